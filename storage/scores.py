@@ -1,0 +1,52 @@
+"""Per-image rows in Parquet: one part a chunk, merged by concatenation."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.errors import DamagedChunk
+from storage.files import as_store_error, temporary_name
+
+
+def write_rows(path: Path, table: pa.Table) -> None:
+    """Write rows so that the file is whole or absent; the same rows give the same bytes.
+
+    Raises:
+        StoreError: where the disk is full or cannot be written.
+    """
+    temporary = temporary_name(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as stream:
+            pq.write_table(table, stream, compression="zstd", write_page_checksum=True)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise as_store_error(error, path) from error
+
+
+def read_rows(path: Path) -> pa.Table:
+    """Read the rows of one file.
+
+    Raises:
+        DamagedChunk: where the file is absent or a page does not agree with its checksum.
+    """
+    try:
+        return pq.read_table(path, page_checksum_verification=True, memory_map=False)
+    except (OSError, pa.ArrowException) as error:
+        raise DamagedChunk(f"cannot read the rows in {path}: {error}") from error
+
+
+def concatenate(tables: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:
+    """Join parts under a stated schema, so that no column of a later part vanishes."""
+    parts = [table.select(schema.names).cast(schema) for table in tables]
+    return pa.concat_tables(parts) if parts else schema.empty_table()
