@@ -39,8 +39,12 @@ class Attack(Protocol):
 
     version: ClassVar[int]
     paper: ClassVar[str]
-    budget: ClassVar[Budget]
     threat: ClassVar[Threat]
+
+    @property
+    def budget(self) -> Budget:
+        """What bounds the change: a norm ball, a patch, a scaler, or nothing."""
+        ...
 
     def __call__(self, images: Images, objective: Objective, *, seeds: Seeds) -> Images:
         """Return attacked images of the same shape, within [0, 1] and the budget."""
@@ -59,9 +63,7 @@ class Detector(Protocol):
         """What the detector is told besides the image."""
         ...
 
-    def __call__(
-        self, images: Images, *, seeds: Seeds, reference: Images | None = None
-    ) -> Scores:
+    def __call__(self, images: Images, *, seeds: Seeds, reference: Images | None = None) -> Scores:
         """Return one score an image, larger meaning more suspicious."""
         ...
 
@@ -85,17 +87,17 @@ class Purifier(Protocol):
         """What the purifier is told besides the image."""
         ...
 
-    def __call__(
-        self, images: Images, *, seeds: Seeds, reference: Images | None = None
-    ) -> Images:
+    def __call__(self, images: Images, *, seeds: Seeds, reference: Images | None = None) -> Images:
         """Return purified images within [0, 1]."""
         ...
 
     def parts(
         self, images: Images, *, seeds: Seeds, reference: Images | None = None
     ) -> dict[str, Tensor]:
-        """Return what a report shows, by name: masks (bool) and layers (floats in [0, 1]); the
-        purified images are the entry ``"purified"``."""
+        """Return what a report shows, by name: masks (bool) and layers (floats in [0, 1]).
+
+        The purified images are the entry ``"purified"``.
+        """
         ...
 
 
@@ -114,7 +116,8 @@ def parameter(
     Args:
         default: value used when none is given; left out for a required parameter.
         doc: one line that says what the parameter does.
-        low, high: inclusive bounds of a number.
+        low: inclusive lower bound of a number.
+        high: inclusive upper bound of a number.
         open_low: ``low`` itself is excluded.
         choices: the allowed words of a text parameter.
         unit: unit of the number, for listings.
@@ -153,7 +156,8 @@ def check_parameters(instance: Any) -> None:
     for field in dataclasses.fields(instance):
         if "doc" not in field.metadata:
             continue
-        value, kind = getattr(instance, field.name), str(field.type)
+        value: Any = getattr(instance, field.name)
+        kind = str(field.type)
         if value is None and "None" in kind:
             continue
         expected = f"{field.name}: expected {range_text(field)}"

@@ -1,0 +1,19 @@
+"""Attacks, by the name used in spec files; docs/algorithms.md maps names to papers and files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from defender.attacks.fgsm import FGSM
+from defender.attacks.ifgsm import IFGSM
+from defender.attacks.pgd import PGD
+from defender.attacks.square import Square
+
+ATTACKS: dict[str, type[Any]] = {
+    "fgsm": FGSM,
+    "ifgsm": IFGSM,
+    "pgd": PGD,
+    "square": Square,
+}
+
+__all__ = ["ATTACKS", "FGSM", "IFGSM", "PGD", "Square"]

@@ -1,0 +1,89 @@
+"""Metrics: per-image scores of image pairs and masks, and dataset figures from columns.
+
+:data:`METRICS` describes every per-image column that a report can show, by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from defender.metrics.image import l2, linf, ms_ssim, psnr, psnr_legacy, ssim
+from defender.metrics.masks import mask_precision, mask_recall, top_mask
+from defender.metrics.rates import conformal_threshold, mean_interval, roc_auc, tpr_at_fpr, wilson
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a metric says and how to read it.
+
+    Args:
+        name: name of the column.
+        doc: one line that defines it.
+        better: which direction is better for the defender.
+        kind: ``"rate"`` (true or false for each image, a share of a dataset), ``"distortion"``
+            (a number for a pair of images) or ``"mask"`` (a share for each image).
+        unit: unit of the number.
+    """
+
+    name: str
+    doc: str
+    better: Literal["higher", "lower"] = "higher"
+    kind: Literal["rate", "distortion", "mask"] = "distortion"
+    unit: str = ""
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("accuracy", "the predicted class is the true label", kind="rate"),
+        Metric(
+            "attack_success",
+            "of the clean images that are classified correctly, the attacked one is not; for a "
+            "targeted attack, the attacked image is classified as the target",
+            better="lower",
+            kind="rate",
+        ),
+        Metric(
+            "label_recovery",
+            "the class predicted for the purified image is that of the clean image",
+            kind="rate",
+        ),
+        Metric("psnr", "peak signal-to-noise ratio, peak 1, inf for equal images", unit="dB"),
+        Metric(
+            "psnr_legacy",
+            "psnr + 48.13 dB, the scale of Image-Defender's published figures",
+            unit="dB",
+        ),
+        Metric("ssim", "structural similarity, 11 x 11 Gaussian window with sigma 1.5"),
+        Metric("ms_ssim", "structural similarity over five scales, sides above 160 pixels only"),
+        Metric("l2", "Euclidean distance of all values", better="lower", unit="[0, 1] intensity"),
+        Metric("linf", "largest difference of a value", better="lower", unit="[0, 1] intensity"),
+        Metric("mask_precision", "share of the mask that was changed", kind="mask"),
+        Metric("mask_recall", "share of the changed values that the mask covers", kind="mask"),
+        Metric(
+            "mask_precision_top",
+            "share of the mask among the as many values that changed most",
+            kind="mask",
+        ),
+    )
+}
+
+__all__ = [
+    "METRICS",
+    "Metric",
+    "conformal_threshold",
+    "l2",
+    "linf",
+    "mask_precision",
+    "mask_recall",
+    "mean_interval",
+    "ms_ssim",
+    "psnr",
+    "psnr_legacy",
+    "roc_auc",
+    "ssim",
+    "top_mask",
+    "tpr_at_fpr",
+    "wilson",
+]

@@ -1,0 +1,309 @@
+"""What an attacker wants, as a score for each image, and the gradient of that score.
+
+An objective carries the data of its images (labels, targets, seeds), so that one attack serves
+every model and goal. A larger score is better for the attacker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from defender.noise import derive_seeds
+from defender.types import Detector, Images, Objective, Purifier, Scores, Seeds, Threat
+
+Classifier = Callable[[Tensor], Tensor]
+
+
+def _check_classes(name: str, classes: Tensor) -> None:
+    if classes.ndim != 1 or classes.dtype != torch.int64:
+        raise ValueError(f"{name}: expected int64 (n,), got {classes.dtype} {tuple(classes.shape)}")
+    if len(classes) and int(classes.min()) < 0:
+        raise ValueError(f"{name}: expected class indices >= 0, got {int(classes.min())}")
+
+
+def ordinary(tensor: Tensor) -> Tensor:
+    """The tensor itself, or a copy that autograd can save if it was made in inference mode.
+
+    To be called with inference mode switched off.
+    """
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
+def cross_entropy(model: Classifier, images: Images, classes: Tensor) -> Scores:
+    """Cross-entropy of the given class of each image, in nats, without any reduction.
+
+    Args:
+        model: maps images (n, c, h, w) in [0, 1] to logits (n, classes); in evaluation mode.
+        images: (n, c, h, w).
+        classes: int64 (n,).
+
+    Returns:
+        (n,), >= 0.
+
+    Raises:
+        ValueError: when there is not one class an image, or the model is in training mode, in
+            which its batch statistics would mix the images.
+    """
+    if len(classes) != len(images):
+        raise ValueError(f"expected {len(images)} labels for as many images, got {len(classes)}")
+    if getattr(model, "training", False):
+        raise ValueError(f"expected {model!r} in evaluation mode, got training mode")
+    return functional.cross_entropy(model(images), ordinary(classes), reduction="none")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Misclassify:
+    """Untargeted attack on a classifier: the cross-entropy of the true label.
+
+    Args:
+        model: maps images in [0, 1] to logits.
+        labels: int64 (n,), the true label of each image.
+
+    Raises:
+        ValueError: labels that are not int64 (n,) or negative; when called, a number of images
+            other than that of the labels.
+    """
+
+    model: Classifier
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        _check_classes("labels", self.labels)
+
+    def __call__(self, images: Images) -> Scores:
+        """Cross-entropy (n,) of the true labels, in nats."""
+        return cross_entropy(self.model, images, self.labels)
+
+    def __repr__(self) -> str:
+        return f"Misclassify(model={self.model!r}, images={len(self.labels)})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Classify:
+    """Targeted attack on a classifier: minus the cross-entropy of the wanted class.
+
+    Args:
+        model: maps images in [0, 1] to logits.
+        targets: int64 (n,), the wanted class of each image.
+
+    Raises:
+        ValueError: targets that are not int64 (n,) or negative; when called, a number of images
+            other than that of the targets.
+    """
+
+    model: Classifier
+    targets: Tensor
+
+    def __post_init__(self) -> None:
+        _check_classes("targets", self.targets)
+
+    def __call__(self, images: Images) -> Scores:
+        """Minus the cross-entropy (n,) of the targets, in nats."""
+        return -cross_entropy(self.model, images, self.targets)
+
+    def __repr__(self) -> str:
+        return f"Classify(model={self.model!r}, images={len(self.targets)})"
+
+
+class _Identity(torch.autograd.Function):
+    """Forward: the purified images, to the bit. Backward: the gradient as it comes."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, purified: Tensor) -> Tensor:
+        return purified.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Defended:
+    """An objective seen through a defence, for attackers who know it.
+
+    The score is the mean over ``draws`` of ``objective(purifier(x))``, minus
+    ``weight * max(0, detector(x) - threshold)`` when there is a detector to stay below.
+
+    Args:
+        objective: the goal behind the defence.
+        purifier: the defence; None attacks the detector alone.
+        seeds: int64 (n,), one an image; the defence's draws are derived from them.
+        draws: independent draws of the defence to average (expectation over transformation).
+        backward: ``"identity"`` passes gradients through the purifier unchanged (BPDA);
+            ``"exact"`` differentiates the purifier.
+        detector: detector whose score must stay below ``threshold``.
+        threshold: score above which the detector rejects.
+        weight: price of one unit of score above the threshold, in units of the objective.
+        reference: (n, c, h, w) clean images, for defences that are given them.
+
+    Raises:
+        ValueError: parameters out of range, or a number of images other than that of the seeds.
+        TypeError: where a gradient is wanted and the purifier (``"exact"``) or the detector has
+            none.
+
+    Source: A. Athalye, N. Carlini, D. Wagner, "Obfuscated Gradients Give a False Sense of
+    Security", 2018, arXiv 1802.00420.
+    Differs: the draws are the same at every step of an attack, so that a score is a function of
+    the images; more draws, not more steps, make the average better.
+    """
+
+    objective: Objective
+    purifier: Purifier | None
+    seeds: Seeds
+    draws: int = 1
+    backward: Literal["identity", "exact"] = "identity"
+    detector: Detector | None = None
+    threshold: float = 0.0
+    weight: float = 1.0
+    reference: Images | None = None
+
+    def __post_init__(self) -> None:
+        if self.purifier is None and self.detector is None:
+            raise ValueError("expected a purifier or a detector, got neither")
+        if self.draws < 1:
+            raise ValueError(f"draws: expected >= 1, got {self.draws}")
+        if self.backward not in ("identity", "exact"):
+            raise ValueError(f"backward: expected identity | exact, got {self.backward!r}")
+        if self.weight < 0:
+            raise ValueError(f"weight: expected >= 0, got {self.weight}")
+
+    @property
+    def threat(self) -> Threat:
+        """The threat that an attack on this objective is."""
+        if self.draws > 1:
+            return "eot"
+        return "bpda" if self.backward == "identity" else "full-gradient"
+
+    def __call__(self, images: Images) -> Scores:
+        """Mean score (n,) over the draws."""
+        scores = self.score_of_draw(0, images)
+        for draw in range(1, self.draws):
+            scores = scores + self.score_of_draw(draw, images)
+        return scores / self.draws
+
+    def score_of_draw(self, draw: int, images: Images) -> Scores:
+        """Score (n,) of one draw of the defence."""
+        if len(self.seeds) != len(images):
+            raise ValueError(
+                f"seeds: expected {len(images)} for as many images, got {len(self.seeds)}"
+            )
+        seeds = derive_seeds(self.seeds, f"draw {draw}")
+        scores = self.objective(self._purify(images, seeds))
+        if self.detector is None:
+            return scores
+        suspicion = self.detector(images, seeds=seeds, reference=self.reference)
+        if images.requires_grad and not suspicion.requires_grad:
+            raise TypeError(
+                f"expected a detector with a gradient, got {self.detector!r}; "
+                "an attack that needs scores only, such as Square, can use it"
+            )
+        return scores - self.weight * (suspicion - self.threshold).clamp_min(0.0)
+
+    def _purify(self, images: Images, seeds: Seeds) -> Images:
+        if self.purifier is None:
+            return images
+        if self.backward == "exact":
+            purified = self.purifier(images, seeds=seeds, reference=self.reference)
+            if images.requires_grad and not purified.requires_grad:
+                raise TypeError(f"expected a purifier with a gradient, got {self.purifier!r}")
+            return purified
+        with torch.no_grad():
+            purified = self.purifier(images.detach(), seeds=seeds, reference=self.reference)
+        through: Images = _Identity.apply(images, purified)
+        return through
+
+    def __repr__(self) -> str:
+        parts = [repr(self.objective), f"purifier={self.purifier!r}"]
+        if self.detector is not None:
+            parts.append(
+                f"detector={self.detector!r}, threshold={self.threshold}, weight={self.weight}"
+            )
+        return f"Defended({', '.join(parts)}, draws={self.draws}, backward={self.backward!r})"
+
+
+def value_and_gradient(
+    objective: Callable[[Images], Scores], images: Images, *, check: bool = True
+) -> tuple[Scores, Tensor]:
+    """Scores and the gradient of each image's own score with respect to that image.
+
+    Parameters of models get no gradients. Works under ``no_grad`` and ``inference_mode``. The
+    draws of a :class:`Defended` objective are differentiated one after the other, so that memory
+    does not grow with their number.
+
+    Args:
+        objective: scores images; an image's score must not depend on its batch mates.
+        images: (n, c, h, w) in [0, 1]; left unchanged.
+        check: look for gradients that are not finite now; attacks that wait for no device until
+            their end pass False and call :func:`check_finite` once.
+
+    Returns:
+        scores (n,) and gradient (n, c, h, w), both detached.
+
+    Raises:
+        TypeError: when the score has no gradient, naming the objective.
+        ValueError: when there is not one score an image.
+        FloatingPointError: when a gradient is not finite, naming the objective.
+    """
+    if isinstance(objective, Defended) and objective.draws > 1:
+        scores, gradients = _differentiate(partial(objective.score_of_draw, 0), images, objective)
+        for draw in range(1, objective.draws):
+            more = _differentiate(partial(objective.score_of_draw, draw), images, objective)
+            scores, gradients = scores + more[0], gradients + more[1]
+        scores, gradients = scores / objective.draws, gradients / objective.draws
+    else:
+        scores, gradients = _differentiate(objective, images, objective)
+    if check:
+        check_finite(gradients.sum(), objective)
+    return scores, gradients
+
+
+def gradient(
+    objective: Callable[[Images], Scores], images: Images, *, check: bool = True
+) -> Tensor:
+    """The gradient (n, c, h, w) of :func:`value_and_gradient` alone."""
+    return value_and_gradient(objective, images, check=check)[1]
+
+
+def check_finite(total: Tensor, objective: object) -> None:
+    """Raise if a sum of gradients is not finite, which it is not if any gradient is not.
+
+    Args:
+        total: scalar sum of gradients, over as many steps as the caller likes.
+        objective: what was differentiated, for the message.
+
+    Raises:
+        FloatingPointError: naming the objective.
+    """
+    if not torch.isfinite(total):
+        raise FloatingPointError(
+            f"expected finite gradients, got {total.item()} from {objective!r}"
+        )
+
+
+def _differentiate(
+    score: Callable[[Images], Scores], images: Images, objective: object
+) -> tuple[Scores, Tensor]:
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = ordinary(images).detach().requires_grad_(True)
+        scores = score(leaf)
+        if scores.shape != (len(images),):
+            raise ValueError(
+                f"expected one score an image ({len(images)},), got {tuple(scores.shape)} "
+                f"from {objective!r}"
+            )
+        gradients = None
+        if scores.requires_grad:
+            (gradients,) = torch.autograd.grad(scores.sum(), leaf, allow_unused=True)
+    if gradients is None:
+        raise TypeError(
+            f"expected an objective with a gradient, got {objective!r}, whose score has none; "
+            "use an attack that needs scores only, such as Square"
+        )
+    return scores.detach(), gradients
