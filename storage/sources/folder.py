@@ -1,0 +1,151 @@
+"""A folder of image files."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import ClassVar
+
+from storage.errors import DatasetNotFound, SourceError
+from storage.sources.headers import size_hint
+from storage.sources.items import JSON, Content, Item, identity_of, require_choice
+from storage.sources.listing import (
+    ORDERS,
+    Labels,
+    Order,
+    is_item,
+    labels_from_csv,
+    labels_from_folders,
+    ordered,
+)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Image files in a folder; its sub-folders, sorted by name, are the classes.
+
+    Items are all files at any depth except hidden files and known sidecars, named by their path
+    relative to the folder. Files directly in the folder have no label. Links to folders are not
+    followed.
+
+    Args:
+        path: the folder.
+        split: a folder inside it, such as ``chest_xray/test``, that is taken instead.
+        labels_csv: a CSV file, relative to the folder, with the columns ``file``, ``label`` and
+            optionally ``name``; it replaces the labels by sub-folder.
+        order: ``name`` (sorted by path) or ``hash`` (a fixed shuffle, so that the first N items
+            are of all classes).
+    """
+
+    kind: ClassVar[str] = "folder"
+    doc: ClassVar[str] = "image files in a folder, with class sub-folders or a labels file"
+
+    path: Path
+    split: str = ""
+    labels_csv: str | None = None
+    order: Order = "name"
+
+    def __post_init__(self) -> None:
+        """Accept the path as text and check the options."""
+        object.__setattr__(self, "path", Path(self.path))
+        require_choice("order", self.order, ORDERS)
+
+    @property
+    def root(self) -> Path:
+        """The folder whose sub-folders are the classes."""
+        return self.path / self.split.strip("/")
+
+    def identity(self) -> dict[str, JSON]:
+        """Kind and options."""
+        return identity_of(self)
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Names of the sub-folders, or those that the labels file states."""
+        return self._labels(self._names()).classes
+
+    def items(self) -> Iterator[Item]:
+        """List the files; the stamp is size and modification time.
+
+        Raises:
+            DatasetNotFound: where there is no such folder.
+            SourceError: where the labels file cannot be used.
+        """
+        names = self._names()
+        labels = self._labels(names)
+        for name in ordered(names, self.order):
+            path = self.root / name
+            try:
+                status = path.stat()
+            except OSError as error:
+                yield Item(name, labels.of(name), f"unreadable: {error.strerror}", 0)
+                continue
+            stamp = f"{status.st_size}-{status.st_mtime_ns}"
+            if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+                yield Item(name, labels.of(name), f"{stamp} no file", 0)
+                continue
+            try:
+                with path.open("rb") as stream:
+                    hint = size_hint(stream)
+            except OSError as error:
+                yield Item(name, labels.of(name), f"{stamp} unreadable: {error.strerror}", 0)
+            else:
+                yield Item(name, labels.of(name), stamp, hint)
+
+    def read(self, items: Sequence[Item]) -> Iterator[Content]:
+        """Yield the bytes of the files.
+
+        Raises:
+            DatasetNotFound: where there is no such folder.
+        """
+        self._require()
+        for item in items:
+            yield read_file(self.root / item.name)
+
+    def _require(self) -> None:
+        if not self.root.is_dir():
+            found = "a file" if self.root.exists() else "nothing"
+            raise DatasetNotFound(f"expected a folder of images at {self.root}, got {found}")
+
+    def _names(self) -> list[str]:
+        self._require()
+        names: list[str] = []
+        for folder, folders, files in os.walk(self.root):
+            folders[:] = [name for name in folders if is_item(f"{name}/x")]
+            relative = Path(folder).relative_to(self.root).as_posix()
+            prefix = "" if relative == "." else f"{relative}/"
+            names.extend(_text(f"{prefix}{name}") for name in files if is_item(name))
+        return names
+
+    def _labels(self, names: Sequence[str]) -> Labels:
+        if self.labels_csv is None:
+            return labels_from_folders(names)
+        path = self.root / self.labels_csv
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise SourceError(f"expected a labels file at {path}: {error.strerror}") from error
+        parent = PurePosixPath(self.labels_csv).parent.as_posix()
+        return labels_from_csv(data, str(path), "" if parent == "." else parent)
+
+
+def _text(name: str) -> str:
+    """A name that is not UTF-8 with its bytes escaped; such a file is then not found."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def read_file(path: Path) -> bytes | SourceError:
+    """Read a file, or say why this one cannot be read.
+
+    Raises:
+        OSError: where the fault may pass, such as an input/output error.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            return SourceError("cannot be read: it is not a regular file")
+        return path.read_bytes()
+    except (FileNotFoundError, PermissionError, NotADirectoryError) as error:
+        return SourceError(f"cannot be read: {error.strerror}")
