@@ -168,9 +168,9 @@ def check_parameters(instance: Any) -> None:
             if not isinstance(value, bool):
                 raise TypeError(f"{field.name}: expected true or false, got {value!r}")
         elif kind.startswith(("int", "float")):
-            number: tuple[type, ...] = (int,) if kind.startswith("int") else (int, float)
-            if isinstance(value, bool) or not isinstance(value, number):
-                word = "a whole number" if number == (int,) else "a number"
+            whole = kind.startswith("int")
+            if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+                word = "a whole number" if whole else "a number"
                 raise TypeError(f"{field.name}: expected {word}, got {value!r}")
             low, high = field.metadata["low"], field.metadata["high"]
             if (
