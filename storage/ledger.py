@@ -140,6 +140,7 @@ class Ledger:
         remove(self.path(key))
         remove(self.folder / "images" / key)
         remove(self.folder / "rows" / f"{key}.parquet")
+        remove(self.folder / "rows" / f"{key}.rejected.parquet")
         sweep(self.path(key).parent, f"{key}.json")
         sweep(self.folder / "rows", f"{key}.parquet")
 

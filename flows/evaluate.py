@@ -1,0 +1,166 @@
+"""The evaluate flow: attack, detect, purify and score every image of a dataset, then report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.runtime import flow_run
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.artifacts import publish
+from flows.progress import Progress
+from flows.report import render
+from flows.schedule import chunk_order, drive
+from storage.files import check_writable, exclusive
+from tasks.budget import check_budget
+from tasks.devices import default_workers
+from tasks.outputs import finished, write_outputs
+from tasks.prefect_task import call_of, make_chunk
+from tasks.specs import load_spec
+from tasks.survey import Survey, Work, survey
+from tasks.workbench import Workbench, workbench
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to."""
+
+    folder: Path
+    chunk_tasks: int
+    chunks: int
+    seconds: dict[str, float]
+    summary: dict[str, Any] | None
+
+
+@dataclass
+class Prepared:
+    """A run that has been read, checked and looked up in the store."""
+
+    spec: str
+    folder: str
+    store: str
+    bench: Workbench
+    state: Survey
+
+
+_prepared: dict[tuple[str, str, tuple[str, ...], int | None], Prepared] = {}
+
+
+def prepare(
+    spec: str, store: str, assignments: Sequence[str] = (), limit: int | None = None
+) -> Prepared:
+    """Read a specification, check everything it names, and see what the store holds of it.
+
+    Raises:
+        SpecError, ModelError, StorageError, BudgetError: saying what is wrong, in one sentence.
+    """
+    path = Path(spec)
+    content = load_spec(path, assignments, limit)
+    bench = bench_of(content.model_dump_json(), path, store)
+    bench.check()
+    check_writable(bench.store.root)
+    state = survey(bench)
+    return Prepared(content.model_dump_json(), str(path.parent.resolve()), store, bench, state)
+
+
+def bench_of(content: str, path: Path, store: str) -> Workbench:
+    """The workbench of a specification read from a file."""
+    return workbench(content, str(path.parent.resolve()), store)
+
+
+def run(
+    spec: str,
+    store: str,
+    assignments: Sequence[str] = (),
+    limit: int | None = None,
+    *,
+    wait: bool = True,
+    on_wait: Callable[[], None] | None = None,
+) -> Outcome:
+    """Run a specification; what is already done is not done again.
+
+    A run with nothing left to do does not start Prefect.
+    """
+    bench_root = prepare_root(store)
+    with exclusive(bench_root, wait=wait) as waited:
+        if waited and on_wait is not None:
+            on_wait()
+        ready = prepare(spec, store, assignments, limit)
+        folder = ready.bench.store.run(ready.bench.spec.name)
+        if finished(ready.state):
+            return Outcome(folder, 0, ready.state.total, {}, None)
+        check_budget(ready.bench, ready.state)
+        key = (spec, store, tuple(assignments), limit)
+        _prepared[key] = ready
+        return evaluate(spec, store, list(assignments), limit)
+
+
+def prepare_root(store: str) -> Path:
+    """The store's folder, proven writable.
+
+    Raises:
+        StoreError: where it is not.
+    """
+    from storage.files import local_root
+
+    root = local_root(store)
+    check_writable(root)
+    return root
+
+
+def _run_name() -> str:
+    parameters = flow_run.get_parameters()
+    return f"{Path(str(parameters['spec'])).stem}/{datetime.now(UTC):%Y-%m-%d %H:%M}"
+
+
+@flow(name="evaluate", flow_run_name=_run_name, validate_parameters=True)
+def evaluate(
+    spec: str,
+    store: str = "image-defender-store",
+    assignments: list[str] | None = None,
+    limit: int | None = None,
+) -> Outcome:
+    """Attack, detect, purify and score every image of a dataset; resumable at any moment.
+
+    Args:
+        spec: path of the specification file.
+        store: folder or URL of the store.
+        assignments: changes to the specification, each ``key=value``.
+        limit: use the first images of the dataset only.
+    """
+    key = (spec, store, tuple(assignments or ()), limit)
+    ready = _prepared.pop(key, None)
+    if ready is not None:
+        return _execute(ready)
+    with exclusive(prepare_root(store)):
+        ready = prepare(spec, store, assignments or (), limit)
+        check_budget(ready.bench, ready.state)
+        return _execute(ready)
+
+
+def _execute(ready: Prepared) -> Outcome:
+    bench, state = ready.bench, ready.state
+    compute = bench.spec.compute
+    workers = compute.workers or default_workers(bench.device)
+    chunk_task = make_chunk.with_options(retries=compute.retries)
+    order = chunk_order(state.chunks, compute.order, bench.spec.seed)
+    with (
+        Progress(state, workers) as progress,
+        ThreadPoolTaskRunner(max_workers=workers) as runner,
+    ):
+
+        def submit(work: Work) -> Any:
+            call = call_of(work, ready.spec, ready.folder, ready.store)
+            return runner.submit(chunk_task, {"call": call})
+
+        tasks = drive(state, order, submit, window=2 * workers, finished=progress.finished)
+        progress.say("writing summary and report")
+        summary = write_outputs(state, render)
+    folder = bench.store.run(bench.spec.name)
+    publish(summary, folder)
+    return Outcome(folder, tasks, state.total, progress.seconds, summary)

@@ -1,0 +1,97 @@
+"""Progress of a run: a bar a stage with an estimate on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any
+
+from rich import progress as bars
+from rich.console import Console
+
+from tasks.survey import Survey, Work
+
+KINDS = ("ingest", "attack", "detect", "purify", "score")
+
+
+class Progress:
+    """Shows how far a run is and how long it will take.
+
+    Args:
+        state: the run, brought up to date by whoever drives it.
+        workers: chunks computed at a time.
+        every: seconds between lines where there is no terminal.
+    """
+
+    def __init__(self, state: Survey, workers: int, every: float = 15.0) -> None:
+        self.state = state
+        self.workers = workers
+        self.every = every
+        self.seconds: dict[str, float] = {}
+        self._spent: dict[str, list[float]] = {}
+        self._console = Console(stderr=True)
+        self._bars = bars.Progress(
+            bars.TextColumn("{task.description:<8}"),
+            bars.BarColumn(bar_width=None),
+            bars.MofNCompleteColumn(),
+            bars.TimeElapsedColumn(),
+            bars.TextColumn("{task.fields[left]:>12}"),
+            console=self._console,
+        )
+        self._ids: dict[str, bars.TaskID] = {}
+        self._last = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        for kind in KINDS:
+            names = {node.name for node in self.state.plan if node.kind == kind}
+            if names:
+                done = sum(1 for name, _ in self.state.done if name in names)
+                self._ids[kind] = self._bars.add_task(
+                    kind, total=len(names) * self.state.chunks, completed=done, left=""
+                )
+        if self._console.is_terminal:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def finished(self, work: Work, receipt: dict[str, Any]) -> None:
+        """Note a finished chunk and the seconds it took."""
+        kind = work.node.kind
+        if receipt:
+            seconds = float(receipt["seconds"])
+            self._spent.setdefault(work.node.name, []).append(seconds)
+            self.seconds[kind] = self.seconds.get(kind, 0.0) + seconds
+        left = self._left()
+        self._bars.update(self._ids[kind], advance=1, left=f"{left} left" if left else "")
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._last > self.every:
+            self._last = now
+            done, total = len(self.state.done), self.state.total
+            self._console.print(f"{done}/{total} chunks, {left or 'unknown time'} left")
+
+    def say(self, text: str) -> None:
+        """Show what happens outside chunk tasks."""
+        if self._console.is_terminal:
+            self._console.print(text, style="dim")
+
+    def _left(self) -> str:
+        """Estimate from the mean seconds of each node, once half of the nodes have been seen."""
+        seen = {name: sum(v) / len(v) for name, v in self._spent.items()}
+        if not seen:
+            return ""
+        typical = sum(seen.values()) / len(seen)
+        seconds = sum(
+            (self.state.chunks - done) * seen.get(node.name, typical)
+            for node, done in self.state.counts()
+        )
+        seconds /= self.workers
+        if seconds >= 3600:
+            return f"{seconds / 3600:.1f} h"
+        return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

@@ -1,0 +1,1 @@
+"""One chunk, one stage: read, compute, write, mark. The only place where science meets storage."""

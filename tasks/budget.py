@@ -1,0 +1,121 @@
+"""Memory and disk that a run will need against what there is, before anything starts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+
+import torch
+
+from tasks.devices import default_workers
+from tasks.errors import BudgetError
+from tasks.survey import Survey
+from tasks.workbench import Workbench
+
+BASE = 700 << 20
+"""Bytes of an idle process with torch and Prefect loaded."""
+
+
+@dataclass(frozen=True)
+class Projection:
+    """What a run is expected to need.
+
+    Args:
+        memory: bytes of memory at the peak.
+        disk: bytes to be written.
+        worst: the stage that needs the most memory.
+    """
+
+    memory: int
+    disk: int
+    worst: str
+
+
+def project(bench: Workbench, state: Survey) -> Projection:
+    """Estimate what the chunks that are left will need."""
+    workers = bench.spec.compute.workers or default_workers(bench.device)
+    pixels = bench.dataset.largest or bench.spec.dataset.chunk_bytes
+    count = max(1, len(bench.dataset.items(0)))
+    side = int((pixels / count / 3) ** 0.5) or 32
+    batch = min(count, bench.rule.size(side, side))
+    activations = batch * activation_bytes(bench, side)
+    images = {"ingest": 2, "attack": 3, "purify": 4, "detect": 3, "score": 4}
+    needs = {
+        node.kind: images[node.kind] * pixels
+        + (activations if node.kind in ("attack", "purify", "detect") else activations // 4)
+        for node in state.plan
+        if node.kind != "ingest"
+    } or {"ingest": 2 * pixels}
+    worst = max(needs, key=lambda kind: needs[kind])
+    stored = sum(node.kind in ("ingest", "attack", "purify") for node in state.plan)
+    share = state.left / max(1, state.total)
+    total = sum(item.size_hint for chunk in bench.dataset.chunks for item in chunk.items)
+    return Projection(BASE + workers * needs[worst], int(total * stored * share), worst)
+
+
+def activation_bytes(bench: Workbench, side: int) -> int:
+    """Bytes that one image of a size keeps alive between the forward and the backward pass."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    image = torch.zeros(1, 3, side, side, device=bench.device, requires_grad=True)
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+            bench.model(image)
+    except RuntimeError:
+        return 64 * side * side * 4
+    return 2 * sum(kept.values()) + 16 * side * side * 4
+
+
+def available_memory() -> int:
+    """Bytes of memory that this process may still use, control groups included."""
+    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        with open("/proc/meminfo") as stream:
+            lines = dict(line.split(":", 1) for line in stream)
+        pages = int(lines["MemAvailable"].split()[0]) << 10
+    except (OSError, KeyError, ValueError):
+        pass
+    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            with open(name) as stream:
+                pages = min(pages, int(stream.read()))
+        except (OSError, ValueError):
+            continue
+    return pages
+
+
+def check_budget(bench: Workbench, state: Survey) -> Projection:
+    """Refuse a run that would not fit.
+
+    Raises:
+        BudgetError: naming what is too large and what to change.
+    """
+    needed = project(bench, state)
+    allowed = bench.spec.compute.memory or available_memory()
+    if needed.memory > allowed:
+        raise BudgetError(
+            f"memory: the {needed.worst} stage would need about {_size(needed.memory)}, "
+            f"{_size(allowed)} are allowed; lower compute.batch, compute.workers or "
+            "dataset.chunk_size"
+        )
+    free = shutil.disk_usage(bench.store.root).free
+    if needed.disk > free:
+        raise BudgetError(
+            f"disk: the run would write about {_size(needed.disk)}, "
+            f"{_size(free)} are free at {bench.store.root}"
+        )
+    return needed
+
+
+def _size(number: int) -> str:
+    value = float(number)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"

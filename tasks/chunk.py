@@ -1,0 +1,107 @@
+"""What a stage function is given: a chunk, its inputs, and where its images, rows and seeds are."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pyarrow as pa
+import torch
+
+from storage.chunks import ChunkRef
+from storage.errors import DamagedChunk
+from storage.images import Pixels, read_images
+from storage.scores import read_rows
+from tasks.plan import Node
+from tasks.workbench import Workbench
+
+
+@dataclass(frozen=True)
+class Input:
+    """A finished chunk that another is made from: where it is and what it means."""
+
+    ref: ChunkRef
+    content: str
+    images: int
+
+
+@dataclass
+class Made:
+    """What a stage computed for a chunk: images, rows, or both."""
+
+    images: list[Pixels] | None = None
+    rows: pa.Table | None = None
+    rejected: pa.Table | None = None
+
+
+class Chunk:
+    """What a stage function may ask about the chunk it works on.
+
+    Args:
+        bench: models, algorithms and the store.
+        node: the stage and its algorithm.
+        index: number of the chunk in the dataset.
+        inputs: finished input chunks by role.
+        source: the ingested chunk, which knows ids and labels; None while ingesting.
+    """
+
+    def __init__(
+        self,
+        bench: Workbench,
+        node: Node,
+        index: int,
+        inputs: dict[str, Input],
+        source: Input | None,
+    ) -> None:
+        self.bench = bench
+        self.node = node
+        self.index = index
+        self.inputs = inputs
+        self.source = source
+        self._rows: pa.Table | None = None
+
+    def images(self, role: str) -> list[Pixels]:
+        """The images of an input, uint8 (c, h, w).
+
+        Raises:
+            DamagedChunk: where they are not as many as the ledger says.
+        """
+        given = self.inputs[role]
+        images = read_images(self.bench.store.images(given.ref))
+        if len(images) != given.images:
+            raise DamagedChunk(
+                f"expected {given.images} images in {given.ref}, got {len(images)}"
+            )
+        return images
+
+    @property
+    def rows(self) -> pa.Table:
+        """The ingested rows: ids, names, labels, sizes."""
+        if self._rows is None:
+            if self.source is None:
+                raise DamagedChunk("expected an ingested chunk, got none")
+            self._rows = read_rows(self.bench.store.rows(self.source.ref))
+        return self._rows
+
+    @property
+    def ids(self) -> list[str]:
+        """Identifiers of the images."""
+        return list(self.rows["id"].to_pylist())
+
+    def labels(self) -> torch.Tensor:
+        """True labels, int64 (n,), -1 where there is none."""
+        values = [-1 if v is None else v for v in self.rows["label"].to_pylist()]
+        return torch.tensor(values, dtype=torch.int64, device=self.bench.device)
+
+    def seeds(self) -> torch.Tensor:
+        """One seed an image, int64 (n,): hash(run seed, stage, image id)."""
+        prefix = f"{self.bench.spec.seed} {self.node.kind} "
+        values = [
+            int.from_bytes(hashlib.sha256((prefix + i).encode()).digest()[:8], "big") >> 1
+            for i in self.ids
+        ]
+        return torch.tensor(values, dtype=torch.int64, device=self.bench.device)
+
+
+StageFunction = Callable[[Chunk], Made]

@@ -1,0 +1,136 @@
+"""The dataset that a specification names: found, catalogued, and cut into chunks."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from storage.decode import DecodeOptions
+from storage.errors import DamagedChunk, StorageError
+from storage.ingest import Catalogue, ChunkItems, catalogue
+from storage.ledger import digest_of
+from storage.sources import SOURCES, Item, Source
+from storage.sources.paths import resolve
+from tasks.errors import SpecError
+from tasks.names import find, suggestion
+from tasks.specs import DatasetSpec
+
+
+class Dataset:
+    """Images of a specification, by chunk.
+
+    Args:
+        spec: kind, options and chunking.
+        folder: folder of the specification; its paths are relative to it.
+
+    Raises:
+        SpecError: for an unknown kind or option.
+        DatasetNotFound: where nothing lies at the path.
+    """
+
+    def __init__(self, spec: DatasetSpec, folder: Path) -> None:
+        self.spec = spec
+        self.decode_options = DecodeOptions(colour=spec.colour, resize=spec.resize)
+        self.source = _source(spec, folder)
+        self._catalogue: Catalogue | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """What makes this dataset this one; its content is in the keys of its chunks."""
+        return {
+            "source": self.source.identity(),
+            "decode": dataclasses.asdict(self.decode_options),
+            "chunk_size": self.spec.chunk_size,
+            "chunk_bytes": self.spec.chunk_bytes,
+        }
+
+    def open(self, kept: Path) -> None:
+        """List the items; those that were listed before keep their place.
+
+        Args:
+            kept: file that remembers the places.
+
+        Raises:
+            StorageError: where the dataset cannot be listed or is empty.
+        """
+        previous = None
+        if kept.exists():
+            with contextlib.suppress(DamagedChunk):
+                previous = Catalogue.read(kept)
+        listed = catalogue(
+            self.source,
+            previous,
+            chunk_size=self.spec.chunk_size,
+            chunk_bytes=self.spec.chunk_bytes,
+            limit=self.spec.limit,
+        )
+        if not len(listed):
+            raise StorageError(f"dataset: expected images in {self.spec.kind}, found none")
+        if previous != listed and (self.spec.limit is None or previous is None):
+            listed.write(kept)
+        self._catalogue = listed
+        self.__dict__.pop("chunks", None)
+
+    @cached_property
+    def chunks(self) -> list[ChunkItems]:
+        """The chunks, in order."""
+        if self._catalogue is None:
+            raise StorageError("dataset: expected to be opened before it is read")
+        return self._catalogue.chunks()
+
+    @property
+    def chunk_count(self) -> int:
+        """Number of chunks."""
+        return len(self.chunks)
+
+    @property
+    def count(self) -> int:
+        """Number of source items, usable or not."""
+        return sum(len(chunk.items) for chunk in self.chunks)
+
+    @property
+    def largest(self) -> int:
+        """Decoded bytes of the largest chunk, as the items' headers say."""
+        return max(sum(item.size_hint for item in chunk.items) for chunk in self.chunks)
+
+    def items(self, index: int) -> tuple[Item, ...]:
+        """Source items of a chunk."""
+        return self.chunks[index].items
+
+    def chunk_key(self, index: int) -> str:
+        """What a chunk is made from: names, labels and stamps of its items, decode options."""
+        identity = digest_of(self.source.identity())
+        return self.chunks[index].key(identity, self.decode_options)
+
+
+def _source(spec: DatasetSpec, folder: Path) -> Source:
+    name = find(SOURCES, spec.kind)
+    if name is None:
+        raise SpecError(
+            f"dataset.kind: expected one of {', '.join(SOURCES)}, "
+            f"got {spec.kind!r}{suggestion(spec.kind, SOURCES)}"
+        )
+    kind = SOURCES[name]
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    for option in spec.options:
+        if option not in fields:
+            known = [*fields, *DatasetSpec.model_fields]
+            raise SpecError(
+                f"dataset.{option}: unknown option of {name}{suggestion(option, known)}; "
+                f"expected one of {', '.join(known)}"
+            )
+    options = dict(spec.options)
+    if options.get("path") is not None:
+        options["path"] = resolve(str(options["path"]), folder, os.environ)
+    for option, field in fields.items():
+        needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if needed and option not in options:
+            raise SpecError(f"dataset.{option}: expected a value for {name}, got nothing")
+    try:
+        source: Source = kind(**options)
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"dataset.{error}" if ":" in str(error) else f"dataset: {error}") from None
+    return source

@@ -1,0 +1,15 @@
+"""Errors that tell the user what to change, each one sentence."""
+
+from __future__ import annotations
+
+
+class SpecError(ValueError):
+    """A specification that cannot be run; the text names the field and what was expected."""
+
+
+class ModelError(ValueError):
+    """A model that cannot be built or whose weights do not fit."""
+
+
+class BudgetError(RuntimeError):
+    """A run that would need more memory or disk than there is."""

@@ -1,0 +1,184 @@
+"""What a finished run leaves under ``<store>/<name>/``, and whether it is still what it was."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from storage.files import remove, write_atomic
+from storage.ledger import Finding, digest_of, sha256_file
+from storage.scores import concatenate, read_rows, write_rows
+from tasks.summary import Columns, Row, Summary
+from tasks.survey import Survey
+
+REJECTED = pa.schema([("name", pa.string()), ("reason", pa.string())])
+INDEX = "run.json"
+RULES = 1
+"""Version of what a summary and report hold; raising it rewrites them."""
+
+
+def state_digest(state: Survey) -> str:
+    """Digest of everything that the outputs of a run are made from."""
+    chunks = {
+        node.name: [state.done[(node.name, i)].content for i in range(state.chunks)]
+        for node in state.plan
+    }
+    wanted = state.bench.spec.model_dump(mode="json", exclude={"compute"})
+    return digest_of({"chunks": chunks, "spec": wanted, "rules": RULES})
+
+
+def finished(state: Survey) -> bool:
+    """Whether the outputs of a run are there, whole, and made from its present chunks."""
+    folder = state.bench.store.run(state.bench.spec.name)
+    index = read_index(folder)
+    if index is None or state.left or index.get("state") != state_digest(state):
+        return False
+    return not any(True for _ in output_findings(folder))
+
+
+def read_index(folder: Path) -> dict[str, Any] | None:
+    """The index of a run's outputs, or None where the run has not finished."""
+    try:
+        index = json.loads((folder / INDEX).read_bytes())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(index, dict) or index.pop("digest", None) != digest_of(index):
+        return None
+    return index
+
+
+def output_findings(folder: Path) -> Iterator[Finding]:
+    """Every output of a run that is not as its index says."""
+    if not (folder / INDEX).exists():
+        return
+    index = read_index(folder)
+    if index is None:
+        yield Finding("outputs", folder.name, INDEX, "the index itself is damaged")
+        return
+    for name, stated in index["files"].items():
+        path = folder / name
+        if not path.is_file():
+            yield Finding("outputs", folder.name, name, "missing")
+        elif sha256_file(path) != stated:
+            yield Finding("outputs", folder.name, name, "digest differs")
+
+
+def write_outputs(
+    state: Survey, report: Callable[[Survey, dict[str, Any], Columns], str]
+) -> dict[str, Any]:
+    """Write scores, rejected list, summary and report of a finished run; the index comes last.
+
+    Args:
+        state: a run with nothing left to compute.
+        report: makes the page from the run, its summary and its columns.
+
+    Returns:
+        The summary.
+
+    Raises:
+        StoreError: where the store cannot be written.
+        ValueError: where the dataset holds no usable image.
+    """
+    bench = state.bench
+    folder = bench.store.run(bench.spec.name)
+    remove(folder / INDEX)
+    summary = Summary(state)
+    rows = summary.rows()
+    written = _write_scores(summary, folder)
+    rejected = rejected_rows(state)
+    write_rows(folder / "rejected.parquet", rejected)
+    content = _describe(state, rows, rejected.num_rows, summary.thresholds)
+    _write_json(folder / "summary.json", content)
+    _write_json(folder / "stages.json", _references(state))
+    page = report(state, content, summary.columns)
+    write_atomic(folder / "report.html", page.encode())
+    written += ["rejected.parquet", "summary.json", "stages.json", "report.html"]
+    index = {
+        "state": state_digest(state),
+        "files": {name: sha256_file(folder / name) for name in sorted(written)},
+    }
+    _write_json(folder / INDEX, {**index, "digest": digest_of(index)})
+    return content
+
+
+def rejected_rows(state: Survey) -> pa.Table:
+    """Names and reasons of all source items that could not be used."""
+    parts = []
+    for index in range(state.chunks):
+        path = state.bench.store.rows(state.done[("ingest", index)].ref)
+        listed = path.with_suffix(".rejected.parquet")
+        if listed.is_file():
+            parts.append(read_rows(listed))
+    return concatenate(parts, REJECTED)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    write_atomic(path, json.dumps(content, indent=1, allow_nan=False).encode())
+
+
+def slug(text: str) -> str:
+    """A label as a file name."""
+    return re.sub(r"[^A-Za-z0-9.=-]+", "-", text).strip("-")
+
+
+def _write_scores(summary: Summary, folder: Path) -> list[str]:
+    source = summary.columns.table("ingest").select(["id", "name", "label"])
+    remove(folder / "scores")
+    written = []
+    for node in summary.state.plan:
+        if node.kind not in ("score", "detect"):
+            continue
+        table = source
+        values = summary.columns.table(node.name)
+        for field in values.schema:
+            if field.name != "id":
+                table = table.append_column(field, values.column(field.name))
+        for name in ("attack", "detector", "purifier"):
+            column = pa.array([getattr(node, name)] * len(table), pa.string())
+            table = table.append_column(name, column.dictionary_encode())
+        name = f"scores/{slug(node.name.replace('/', '--'))}.parquet"
+        write_rows(folder / name, table.combine_chunks())
+        written.append(name)
+    return written
+
+
+def _describe(
+    state: Survey, rows: list[Row], rejected: int, thresholds: dict[str, float]
+) -> dict[str, Any]:
+    bench = state.bench
+    images = sum(state.done[("ingest", i)].images for i in range(state.chunks))
+    digest = digest_of([state.done[("ingest", i)].content for i in range(state.chunks)])
+    return {
+        "name": bench.spec.name,
+        "version": version("image-defender"),
+        "dataset": {
+            "kind": bench.spec.dataset.kind,
+            "digest": digest,
+            "images": images,
+            "rejected": rejected,
+            "classes": list(bench.dataset.source.classes or []) or None,
+        },
+        "model": {"name": bench.spec.model.name, "digest": getattr(bench.model, "digest", "")},
+        "seed": bench.spec.seed,
+        "device": bench.device.type,
+        "thresholds": {k: v if abs(v) < float("inf") else None for k, v in thresholds.items()},
+        "spec": bench.spec.model_dump(mode="json"),
+        "rows": rows,
+    }
+
+
+def _references(state: Survey) -> dict[str, Any]:
+    return {
+        node.name: {
+            "fingerprint": node.fingerprint,
+            "config": node.config,
+            "chunks": [state.done[(node.name, i)].ref.key for i in range(state.chunks)],
+        }
+        for node in state.plan
+    }

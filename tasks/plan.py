@@ -1,0 +1,181 @@
+"""The stages of a run as a graph: what is computed from what, under which fingerprint.
+
+Nodes that would do the same work on the same input are one node, and the chunks of a stage are
+named after its fingerprint and the content of their inputs, so runs that share a prefix share its
+chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from storage.ledger import digest_of
+from tasks.specs import label_of
+from tasks.workbench import Workbench
+
+RULES = {"ingest": 1, "attack": 1, "detect": 1, "purify": 1, "score": 1}
+"""Version of what this package itself does in a stage; raising one recomputes that stage."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One stage applied to one input.
+
+    Args:
+        name: unique within the plan; what status and progress show.
+        kind: ``ingest``, ``attack``, ``detect``, ``purify`` or ``score``.
+        fingerprint: name of the stage's folder in the store.
+        inputs: node that supplies each input, by role.
+        position: index of the algorithm in its list of the specification; -1 for none.
+        attack, detector, purifier: labels this node stands for.
+        config: what the fingerprint was made of.
+    """
+
+    name: str
+    kind: str
+    fingerprint: str
+    inputs: dict[str, str] = field(default_factory=dict)
+    position: int = -1
+    attack: str = "none"
+    detector: str = "none"
+    purifier: str = "none"
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+class Plan:
+    """The nodes of a run in an order in which they can be computed.
+
+    Args:
+        bench: the run's models and algorithms.
+    """
+
+    def __init__(self, bench: Workbench) -> None:
+        self.nodes: dict[str, Node] = {}
+        common = {
+            "seed": bench.spec.seed,
+            "batch": [bench.rule.images, bench.rule.pixels],
+            "device": bench.device.type,
+        }
+        self._add_ingest(bench)
+        self._add_attacks(bench, common)
+        self._add_purifiers(bench, common)
+        self._add_detectors(bench, common)
+        self._add_scores(bench, common)
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes.values())
+
+    def _add(self, node: Node) -> None:
+        self.nodes[node.name] = node
+
+    def _of(self, kind: str) -> list[Node]:
+        return [node for node in self if node.kind == kind]
+
+    def _add_ingest(self, bench: Workbench) -> None:
+        config = {"kind": "ingest", "rules": RULES["ingest"], **bench.dataset.identity()}
+        self._add(Node("ingest", "ingest", digest_of(config)[:24], config=config))
+
+    def _stage(self, kind: str, algorithm: Any, **more: Any) -> dict[str, Any]:
+        return {
+            "kind": kind,
+            "rules": RULES[kind],
+            "algorithm": repr(algorithm),
+            "version": algorithm.version,
+            **more,
+        }
+
+    def _add_attacks(self, bench: Workbench, common: dict[str, Any]) -> None:
+        for position, spec in enumerate(bench.spec.attacks):
+            through = None
+            if spec.through is not None:
+                through = repr(bench.purifiers[bench.purifier_position(spec.through)])
+            config = self._stage(
+                "attack",
+                bench.attacks[position],
+                model=repr(bench.model),
+                target=spec.target,
+                through=through,
+                draws=spec.draws,
+                **common,
+            )
+            label = label_of(spec)
+            self._add(
+                Node(
+                    f"attack/{label}",
+                    "attack",
+                    digest_of(config)[:24],
+                    {"images": "ingest"},
+                    position,
+                    attack=label,
+                    config=config,
+                )
+            )
+
+    def _sources(self) -> list[tuple[str, str]]:
+        return [("ingest", "none"), *((node.name, node.attack) for node in self._of("attack"))]
+
+    def _add_purifiers(self, bench: Workbench, common: dict[str, Any]) -> None:
+        for source, attack in self._sources():
+            for position, spec in enumerate(bench.spec.purifiers):
+                purifier = bench.purifiers[position]
+                config = self._stage("purify", purifier, **common)
+                inputs = {"images": source}
+                if purifier.knowledge == "reference":
+                    inputs["reference"] = "ingest"
+                label = label_of(spec)
+                self._add(
+                    Node(
+                        f"purify/{attack}/{label}",
+                        "purify",
+                        digest_of(config)[:24],
+                        inputs,
+                        position,
+                        attack=attack,
+                        purifier=label,
+                        config=config,
+                    )
+                )
+
+    def _add_detectors(self, bench: Workbench, common: dict[str, Any]) -> None:
+        for source, attack in self._sources():
+            for position, spec in enumerate(bench.spec.detectors):
+                config = self._stage("detect", bench.detectors[position], **common)
+                label = label_of(spec)
+                self._add(
+                    Node(
+                        f"detect/{attack}/{label}",
+                        "detect",
+                        digest_of(config)[:24],
+                        {"images": source, "clean": "ingest"},
+                        position,
+                        attack=attack,
+                        detector=label,
+                        config=config,
+                    )
+                )
+
+    def _add_scores(self, bench: Workbench, common: dict[str, Any]) -> None:
+        config = {
+            "kind": "score",
+            "rules": RULES["score"],
+            "model": repr(bench.model),
+            "columns": sorted(bench.distortions),
+            **{name: common[name] for name in ("batch", "device")},
+        }
+        fingerprint = digest_of(config)[:24]
+        purified = [(n.name, n.attack, n.purifier, n.inputs["images"]) for n in self._of("purify")]
+        plain = [(source, attack, "none", source) for source, attack in self._sources()]
+        for source, attack, purifier, before in plain + purified:
+            self._add(
+                Node(
+                    f"score/{attack}/{purifier}",
+                    "score",
+                    fingerprint,
+                    {"images": source, "clean": "ingest", "before": before},
+                    attack=attack,
+                    purifier=purifier,
+                    config=config,
+                )
+            )

@@ -1,0 +1,328 @@
+"""Specifications of runs: validated, frozen, and turned into algorithms.
+
+A specification is a YAML file. Every mistake in it is reported with the field's path and what was
+expected there, before anything is computed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from tasks.errors import SpecError
+from tasks.names import find, suggestion
+
+Policy = Literal["observe", "reject", "purify-if-flagged"]
+FRACTION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DatasetSpec(_Strict):
+    """Which images, and how they are cut into chunks.
+
+    Options of the kind itself (``path``, ``split``, ``count``, ...) stand beside these.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    kind: str
+    limit: int | None = Field(default=None, ge=1, description="use the first images only")
+    chunk_size: int | None = Field(default=None, ge=1, le=65536, description="images a chunk")
+    chunk_bytes: int = Field(default=64 << 20, ge=1, description="decoded bytes a chunk, at most")
+    colour: Literal["rgb", "grey", "keep"] = Field(default="rgb", description="decode to")
+    resize: tuple[int, int] | None = Field(default=None, description="height and width")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that belong to the kind of dataset."""
+        return dict(self.model_extra or {})
+
+
+class ModelSpec(_Strict):
+    """Which model is attacked and defended.
+
+    ``name`` is a shipped model, ``torchvision:<architecture>``, ``python:<module>:<factory>``,
+    ``callable:<module>:<function>`` (queries only) or the URL of an HTTP endpoint (queries only).
+    """
+
+    name: str
+    weights: str | None = Field(default=None, description="state dict, .safetensors or .pt")
+    mean: tuple[float, ...] | None = Field(default=None, description="channel means, [0, 1]")
+    std: tuple[float, ...] | None = Field(default=None, description="channel deviations, [0, 1]")
+    classes: int | None = Field(default=None, ge=2, description="outputs of a query-only model")
+    timeout: float = Field(default=30.0, gt=0, description="seconds an HTTP query may take")
+    label: str | None = None
+
+    @field_validator("name", mode="after")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("expected the name of a model, got nothing")
+        return value
+
+
+class AlgorithmSpec(_Strict):
+    """An attack, detector or purifier by its registered name, with its parameters beside it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+    label: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters as written."""
+        return dict(self.model_extra or {})
+
+
+class AttackSpec(AlgorithmSpec):
+    """An attack, aimed at the true label or towards a target class."""
+
+    target: int | None = Field(default=None, ge=0, description="class to reach; none: any other")
+    through: str | None = Field(
+        default=None, description="label of a purifier the attack sees through (BPDA)"
+    )
+    draws: int = Field(default=1, ge=1, description="draws of that purifier a gradient (EOT)")
+
+
+class DetectorSpec(AlgorithmSpec):
+    """A detector and what is done with what it flags."""
+
+    policy: tuple[Policy, ...] = ("observe",)
+    fpr: float = Field(default=0.05, gt=0, lt=1, description="false-positive rate of the threshold")
+
+    @field_validator("policy", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+
+class ComputeSpec(_Strict):
+    """How the work is done. ``batch``, ``pixels`` and the device class are part of results."""
+
+    batch: int = Field(default=64, ge=1, description="images a compute batch; the last is padded")
+    pixels: int = Field(default=1 << 20, ge=1, description="pixels a compute batch, at most")
+    workers: int | None = Field(default=None, ge=1, description="chunks at a time")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    memory: int | None = Field(default=None, ge=1, description="bytes allowed; none: what is free")
+    retries: int = Field(default=3, ge=0, le=20, description="tries again after a passing fault")
+    order: Literal["forward", "backward", "shuffled"] = "forward"
+
+
+class Spec(_Strict):
+    """A whole run: a dataset, a model, and the matrix attack x detector x purifier."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    seed: int = Field(default=0, ge=0, lt=1 << 31)
+    dataset: DatasetSpec
+    model: ModelSpec
+    attacks: tuple[AttackSpec, ...] = ()
+    detectors: tuple[DetectorSpec, ...] = ()
+    purifiers: tuple[AlgorithmSpec, ...] = ()
+    metrics: tuple[str, ...] = (
+        "accuracy",
+        "attack_success",
+        "label_recovery",
+        "psnr",
+        "ssim",
+        "l2",
+        "linf",
+    )
+    compute: ComputeSpec = ComputeSpec()
+    examples: int = Field(default=3, ge=0, le=50, description="images a row of the report's grid")
+
+    @field_validator("name")
+    @classmethod
+    def _not_reserved(cls, value: str) -> str:
+        if value == "data":
+            raise ValueError("expected another name: 'data' is where a store keeps its chunks")
+        return value
+
+
+def _path_text(location: Sequence[str | int]) -> str:
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def _known_fields(location: Sequence[str | int]) -> list[str]:
+    here: Any = Spec
+    for part in location[:-1]:
+        if isinstance(part, int):
+            continue
+        kinds = {"attacks": AttackSpec, "detectors": DetectorSpec, "purifiers": AlgorithmSpec}
+        kinds |= {"dataset": DatasetSpec, "model": ModelSpec, "compute": ComputeSpec}
+        here = kinds.get(part, here)
+    return list(here.model_fields)
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        where = _path_text(item["loc"])
+        if item["type"] == "extra_forbidden":
+            known = _known_fields(item["loc"])
+            text = f"unknown field{suggestion(str(item['loc'][-1]), known)}"
+            text += f"; expected one of {', '.join(known)}"
+        elif item["type"] == "missing":
+            text = "expected a value, got nothing"
+        else:
+            text = item["msg"].removeprefix("Value error, ")
+            if "got" not in text:
+                text = f"{text[:1].lower()}{text[1:]}, got {item['input']!r}"
+        lines.append(f"{where}: {text}")
+    return "; ".join(lines)
+
+
+def parse_spec(content: Any, source: str = "spec") -> Spec:
+    """Validate the content of a specification.
+
+    Args:
+        content: what the YAML file holds.
+        source: name used in error messages.
+
+    Raises:
+        SpecError: naming each wrong field and what was expected.
+    """
+    if not isinstance(content, Mapping):
+        raise SpecError(f"{source}: expected a mapping of fields, got {type(content).__name__}")
+    try:
+        return Spec.model_validate(content)
+    except ValidationError as error:
+        raise SpecError(f"{source}: {_explain(error)}") from None
+
+
+def read_content(path: Path) -> Any:
+    """The content of a YAML file.
+
+    Raises:
+        SpecError: where it is absent or not YAML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SpecError(f"{path}: expected a specification file, found none") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: cannot be read: {error}") from None
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SpecError(f"{path}: expected YAML: {' '.join(str(error).split())}") from None
+
+
+def override(content: Any, assignments: Sequence[str]) -> Any:
+    """Apply ``key=value`` assignments; keys are dotted, list items are numbers.
+
+    Raises:
+        SpecError: for an assignment without ``=`` or a key that leads nowhere.
+    """
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key:
+            raise SpecError(f"--set {assignment}: expected key=value")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise SpecError(f"--set {key}: expected a YAML value, got {text!r}") from None
+        *parents, last = key.split(".")
+        here = content
+        try:
+            for part in parents:
+                here = here[int(part)] if isinstance(here, list) else here.setdefault(part, {})
+            here[int(last) if isinstance(here, list) else last] = value
+        except (ValueError, IndexError, TypeError, AttributeError):
+            raise SpecError(f"--set {key}: expected the path of a field of the spec") from None
+    return content
+
+
+def load_spec(path: Path, assignments: Sequence[str] = (), limit: int | None = None) -> Spec:
+    """Read, override and validate a specification file.
+
+    Raises:
+        SpecError: naming the file, the field and what was expected.
+    """
+    content = override(read_content(path), assignments)
+    if limit is not None:
+        content = override(content, [f"dataset.limit={limit}"])
+    return parse_spec(content, str(path))
+
+
+def parse_number(value: Any) -> Any:
+    """Read fractions such as ``8/255``; every other value is returned as it is."""
+    if isinstance(value, str) and (match := FRACTION.fullmatch(value)):
+        if Fraction(match[2]) == 0:
+            return value
+        return float(Fraction(match[1]) / Fraction(match[2]))
+    return value
+
+
+def parameter_fields(kind: type) -> dict[str, dataclasses.Field[Any]]:
+    """The declared parameters of an algorithm, by name."""
+    return {f.name: f for f in dataclasses.fields(kind) if "doc" in f.metadata}
+
+
+def build(registry: Mapping[str, type], spec: AlgorithmSpec, where: str, **given: Any) -> Any:
+    """Make the algorithm that a specification names.
+
+    Args:
+        registry: the registered algorithms of the kind.
+        spec: name and parameters.
+        where: path of the field, for error messages.
+        given: what the pipeline supplies, such as ``model``; used where the algorithm has such
+            a field.
+
+    Raises:
+        SpecError: for an unknown name or parameter, or a value out of range.
+    """
+    registered = find(registry, spec.name)
+    if registered is None:
+        names = sorted(registry)
+        raise SpecError(
+            f"{where}.name: expected one of {', '.join(names)}, "
+            f"got {spec.name!r}{suggestion(spec.name, names)}"
+        )
+    kind = registry[registered]
+    known = parameter_fields(kind)
+    for name in spec.parameters:
+        if name not in known:
+            options = [*known, *type(spec).model_fields]
+            raise SpecError(
+                f"{where}.{name}: unknown parameter of {spec.name}"
+                f"{suggestion(name, options)}; expected one of {', '.join(options)}"
+            )
+    fields = {f.name for f in dataclasses.fields(kind)}
+    values = {name: parse_number(value) for name, value in spec.parameters.items()}
+    supplied = {name: value for name, value in given.items() if name in fields}
+    try:
+        return kind(**supplied, **values)
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"{where}.{error}" if ":" in str(error) else f"{where}: {error}") from None
+
+
+def label_of(spec: AlgorithmSpec) -> str:
+    """The name of an algorithm in reports: its label, or its name and what was set."""
+    if spec.label:
+        return spec.label
+    extra = {**spec.parameters}
+    if isinstance(spec, AttackSpec):
+        extra |= {"target": spec.target} if spec.target is not None else {}
+        extra |= {"through": spec.through} if spec.through is not None else {}
+        extra |= {"draws": spec.draws} if spec.draws > 1 else {}
+    inside = ", ".join(f"{name}={value}" for name, value in extra.items())
+    return f"{spec.name}({inside})" if inside else spec.name

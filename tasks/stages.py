@@ -1,0 +1,173 @@
+"""What each kind of stage does with a chunk."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from defender import metrics
+from defender.noise import derive_seeds
+from defender.norms import quantise_within, to_uint8
+from defender.objectives import Classify, Defended, Misclassify
+from storage.ingest import ingest_chunk
+from tasks.batches import Batch, map_columns, map_images
+from tasks.chunk import Chunk, Made, StageFunction
+from tasks.errors import ModelError
+from tasks.precomputed import Precomputed
+
+
+def ingest(chunk: Chunk) -> Made:
+    """Decode the source files of a chunk; what cannot be used is listed with the reason."""
+    dataset = chunk.bench.dataset
+    result = ingest_chunk(dataset.source, dataset.items(chunk.index), dataset.decode_options)
+    return Made(result.images, result.rows, result.rejected)
+
+
+def attack(chunk: Chunk) -> Made:
+    """Attack the images of a chunk, quantised so that the stored files keep the budget."""
+    bench, node = chunk.bench, chunk.node
+    algorithm = bench.attacks[node.position]
+    clean = chunk.images("images")
+    if isinstance(algorithm, Precomputed):
+        return Made(algorithm.read(bench.dataset, chunk.index, chunk.rows, clean))
+    labels, seeds = chunk.labels(), chunk.seeds()
+    norm = getattr(algorithm, "norm", None) or (
+        algorithm.budget if algorithm.budget in ("linf", "l2") else None
+    )
+    epsilon = getattr(algorithm, "epsilon", None)
+
+    def run(images: Tensor, batch: Batch) -> Tensor:
+        objective = _objective(chunk, images, batch.pick(labels), batch.pick(seeds))
+        attacked = algorithm(images, objective, seeds=batch.pick(seeds))
+        return quantise_within(attacked, images, norm=norm, epsilon=epsilon)
+
+    return Made(map_images(clean, bench.rule, bench.device, run))
+
+
+def _objective(chunk: Chunk, images: Tensor, labels: Tensor, seeds: Tensor) -> Any:
+    bench, spec = chunk.bench, chunk.bench.spec.attacks[chunk.node.position]
+    with torch.no_grad():
+        logits = bench.model(images)
+    check_labels(labels, logits, repr(bench.model))
+    if spec.target is not None:
+        if spec.target >= logits.shape[1]:
+            raise ModelError(
+                f"attacks[{chunk.node.position}].target: expected a class below "
+                f"{logits.shape[1]}, got {spec.target}"
+            )
+        objective: Any = Classify(bench.model, torch.full_like(labels, spec.target))
+    else:
+        labels = torch.where(labels < 0, logits.argmax(1), labels)
+        objective = Misclassify(bench.model, labels)
+    if spec.through is None:
+        return objective
+    purifier = bench.purifiers[bench.purifier_position(spec.through)]
+    return Defended(
+        objective, purifier, draws=spec.draws, seeds=derive_seeds(seeds, "through")
+    )
+
+
+def check_labels(labels: Tensor, logits: Tensor, model: str) -> None:
+    """Refuse labels that the model has no output for.
+
+    Raises:
+        ModelError: naming the label and the number of outputs.
+    """
+    if logits.ndim != 2 or len(logits) != len(labels):
+        raise ModelError(f"{model}: expected scores (n, classes), got {tuple(logits.shape)}")
+    if int(labels.max()) >= logits.shape[1]:
+        raise ModelError(
+            f"{model} has {logits.shape[1]} outputs, but the dataset holds label "
+            f"{int(labels.max())}; expected labels below {logits.shape[1]}"
+        )
+
+
+def purify(chunk: Chunk) -> Made:
+    """Purify the images of a chunk."""
+    bench = chunk.bench
+    purifier = bench.purifiers[chunk.node.position]
+    seeds = chunk.seeds()
+    reference = chunk.images("reference") if "reference" in chunk.inputs else None
+
+    def run(images: Tensor, batch: Batch) -> Tensor:
+        given = None if reference is None else batch.stack(reference, bench.device)
+        return to_uint8(purifier(images, seeds=batch.pick(seeds), reference=given))
+
+    return Made(map_images(chunk.images("images"), bench.rule, bench.device, run))
+
+
+def detect(chunk: Chunk) -> Made:
+    """Score how suspicious the images are, and the detector's map against the real change."""
+    bench = chunk.bench
+    detector = bench.detectors[chunk.node.position]
+    seeds, clean = chunk.seeds(), chunk.images("clean")
+    images = chunk.images("images")
+    told = detector.knowledge == "reference"
+
+    def run(batch_images: Tensor, batch: Batch) -> dict[str, Tensor]:
+        original = batch.stack(clean, bench.device)
+        given = {"seeds": batch.pick(seeds), "reference": original if told else None}
+        columns = {"score": detector(batch_images, **given)}
+        mask = detector.map(batch_images, **given)
+        if mask is not None:
+            difference = (batch_images - original).abs()
+            top = metrics.top_mask(difference, mask.flatten(1).sum(1))
+            columns |= {
+                "mask_share": mask.flatten(1).float().mean(1),
+                "mask_precision": metrics.mask_precision(mask, difference > 0),
+                "mask_recall": metrics.mask_recall(mask, difference > 0),
+                "mask_precision_top": metrics.mask_precision(mask, top),
+            }
+        return columns
+
+    return Made(rows=_table(chunk, map_columns(images, bench.rule, bench.device, run)))
+
+
+def score(chunk: Chunk) -> Made:
+    """Ask the model about the stored images and measure how far they are from the clean ones."""
+    bench = chunk.bench
+    current, clean, before = (chunk.images(role) for role in ("images", "clean", "before"))
+    labels, wanted = chunk.labels(), bench.distortions
+
+    def run(images: Tensor, batch: Batch) -> dict[str, Tensor]:
+        truth = batch.pick(labels)
+        with torch.no_grad():
+            logits = bench.model(images)
+        check_labels(truth, logits, repr(bench.model))
+        confidence, prediction = logits.softmax(1).max(1)
+        loss = nn.functional.cross_entropy(logits, truth.clamp(min=0), reduction="none")
+        columns = {
+            "prediction": prediction,
+            "confidence": confidence,
+            "loss": torch.where(truth < 0, torch.full_like(loss, math.nan), loss),
+        }
+        if all(clean[i].shape == current[i].shape for i in batch.index):
+            original = batch.stack(clean, bench.device)
+            columns |= {name: getattr(metrics, name)(original, images) for name in wanted}
+            earlier = batch.stack(before, bench.device)
+            columns["l2_moved"] = metrics.l2(earlier, images)
+            columns["linf_moved"] = metrics.linf(earlier, images)
+        return columns
+
+    return Made(rows=_table(chunk, map_columns(current, bench.rule, bench.device, run)))
+
+
+def _table(chunk: Chunk, columns: dict[str, list[float]]) -> pa.Table:
+    arrays: dict[str, pa.Array] = {"id": pa.array(chunk.ids, pa.string())}
+    for name, values in columns.items():
+        kind = pa.int64() if name == "prediction" else pa.float64()
+        arrays[name] = pa.array(values, kind)
+    return pa.table(arrays)
+
+
+STAGES: dict[str, StageFunction] = {
+    "ingest": ingest,
+    "attack": attack,
+    "detect": detect,
+    "purify": purify,
+    "score": score,
+}

@@ -1,0 +1,120 @@
+"""What is done and what is left of a run, as the ledger vouches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from storage.chunks import ChunkRef, chunk_key
+from storage.ledger import Finding, Mark
+from tasks.chunk import Input
+from tasks.compute import inputs_digest
+from tasks.plan import Node, Plan
+from tasks.workbench import Workbench
+
+Done = dict[tuple[str, int], Input]
+
+
+@dataclass(frozen=True)
+class Work:
+    """One chunk that can be computed: its node, its number, and the chunks it is made from."""
+
+    node: Node
+    index: int
+    key: str
+    digests: dict[str, str]
+    inputs: dict[str, Input]
+    source: Input | None
+
+
+@dataclass
+class Survey:
+    """The state of a run: finished chunks by node name and chunk number."""
+
+    bench: Workbench
+    plan: Plan
+    chunks: int
+    done: Done = field(default_factory=dict)
+
+    def work(self, node: Node, index: int) -> Work | None:
+        """What computing a chunk takes, or None while an input is not finished."""
+        inputs: dict[str, Input] = {}
+        for role, supplier in node.inputs.items():
+            given = self.done.get((supplier, index))
+            if given is None:
+                return None
+            inputs[role] = given
+        digests = inputs_digest(self.bench, node, index, inputs)
+        source = None if node.kind == "ingest" else self.done[("ingest", index)]
+        return Work(node, index, chunk_key(digests), digests, inputs, source)
+
+    def mark(self, work: Work, *, hashed: bool = True) -> Mark | None:
+        """The mark of a chunk, if it is done.
+
+        Args:
+            work: the chunk.
+            hashed: re-hash every stored byte; otherwise only the mark is read.
+        """
+        ledger = self.bench.store.ledger(work.node.fingerprint)
+        if hashed:
+            return ledger.vouches(work.key, work.digests)
+        mark = ledger.read(work.key)
+        return mark if mark is not None and mark.inputs == work.digests else None
+
+    def record(self, work: Work, mark: Mark) -> None:
+        """Note that a chunk is finished."""
+        ref = ChunkRef(work.node.fingerprint, work.key)
+        self.done[(work.node.name, work.index)] = Input(ref, mark.content, mark.images)
+
+    @property
+    def total(self) -> int:
+        """Chunks of all stages together."""
+        return self.chunks * len(self.plan.nodes)
+
+    @property
+    def left(self) -> int:
+        """Chunks that are not finished."""
+        return self.total - len(self.done)
+
+    def counts(self) -> Iterator[tuple[Node, int]]:
+        """Finished chunks of each node."""
+        finished: dict[str, int] = {}
+        for name, _ in self.done:
+            finished[name] = finished.get(name, 0) + 1
+        for node in self.plan:
+            yield node, finished.get(node.name, 0)
+
+
+def survey(
+    bench: Workbench,
+    *,
+    hashed: bool = True,
+    found: Callable[[Finding], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Survey:
+    """Look at every chunk of a run.
+
+    Args:
+        bench: the run.
+        hashed: re-hash every stored byte; otherwise only marks are read.
+        found: called with every damaged file; the walk then goes on as if the chunk were whole
+            where its mark can still be read, so that damage further on is found too.
+        progress: called with chunks looked at and chunks in all.
+    """
+    plan = Plan(bench)
+    state = Survey(bench, plan, bench.dataset.chunk_count)
+    for index in range(state.chunks):
+        for node in plan:
+            work = state.work(node, index)
+            if work is None:
+                continue
+            mark = state.mark(work, hashed=hashed and found is None)
+            if found is not None:
+                ledger = bench.store.ledger(node.fingerprint)
+                for finding in ledger.findings(node.name, work.key):
+                    found(finding)
+            if mark is not None:
+                state.record(work, mark)
+        if progress is not None:
+            progress(index + 1, state.chunks)
+    return state

@@ -1,0 +1,141 @@
+"""Everything a run computes with, made once a process: dataset, model, algorithms, device."""
+
+from __future__ import annotations
+
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from defender.attacks import ATTACKS
+from defender.detectors import DETECTORS
+from defender.metrics import METRICS
+from defender.purifiers import PURIFIERS
+from storage.chunks import Store
+from storage.files import local_root
+from storage.ledger import digest_of
+from tasks.batches import BatchRule
+from tasks.datasets import Dataset
+from tasks.devices import choose_device, prepare
+from tasks.errors import SpecError
+from tasks.models import load_model
+from tasks.precomputed import Precomputed
+from tasks.specs import Spec, build, label_of
+
+DISTORTIONS = ("psnr", "psnr_legacy", "ssim", "ms_ssim", "l2", "linf")
+
+
+class Workbench:
+    """The specification of a run and what it names, loaded when first asked for.
+
+    Args:
+        spec: the validated specification.
+        folder: folder against which the paths in it are resolved.
+        store: URL of the store.
+    """
+
+    def __init__(self, spec: Spec, folder: Path, store: str) -> None:
+        self.spec = spec
+        self.folder = folder
+        self.store = Store(local_root(store))
+        self.rule = BatchRule(spec.compute.batch, spec.compute.pixels)
+        self._check_labels()
+        self._check_metrics()
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the run computes."""
+        device = choose_device(self.spec.compute.device)
+        prepare(device)
+        return device
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The images, catalogued; those that were catalogued before keep their place."""
+        dataset = Dataset(self.spec.dataset, self.folder)
+        place = digest_of({"kind": "catalogue", **dataset.identity()})[:24]
+        dataset.open(self.store.root / "data" / place / "catalogue.parquet")
+        return dataset
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The model that is attacked and defended."""
+        return load_model(self.spec.model, self.folder, self.device)
+
+    @cached_property
+    def attacks(self) -> list[Any]:
+        """The attacks, in the order of the specification."""
+        registry = {**ATTACKS, "Precomputed": Precomputed}
+        return [
+            build(registry, spec, f"attacks[{i}]", model=self.model)
+            for i, spec in enumerate(self.spec.attacks)
+        ]
+
+    @cached_property
+    def detectors(self) -> list[Any]:
+        """The detectors, in the order of the specification."""
+        return [
+            build(DETECTORS, spec, f"detectors[{i}]", model=self.model)
+            for i, spec in enumerate(self.spec.detectors)
+        ]
+
+    @cached_property
+    def purifiers(self) -> list[Any]:
+        """The purifiers, in the order of the specification."""
+        return [
+            build(PURIFIERS, spec, f"purifiers[{i}]", model=self.model)
+            for i, spec in enumerate(self.spec.purifiers)
+        ]
+
+    @property
+    def distortions(self) -> list[str]:
+        """The distortion columns that the wanted metrics need."""
+        return [name for name in DISTORTIONS if name in self.spec.metrics]
+
+    def purifier_position(self, label: str) -> int:
+        """Index of the purifier with a label.
+
+        Raises:
+            SpecError: where there is none.
+        """
+        labels = [label_of(spec) for spec in self.spec.purifiers]
+        if label not in labels:
+            raise SpecError(f"attacks.through: expected the label of a purifier, got {label!r}")
+        return labels.index(label)
+
+    def check(self) -> None:
+        """Load and check everything, so that a mistake shows before hours are spent.
+
+        Raises:
+            SpecError, ModelError, StorageError: saying what is wrong and where.
+        """
+        _ = self.dataset, self.device, self.model, self.attacks, self.detectors, self.purifiers
+        for i, (spec, attack) in enumerate(zip(self.spec.attacks, self.attacks, strict=True)):
+            if spec.through is not None:
+                self.purifier_position(spec.through)
+            if isinstance(attack, Precomputed):
+                attack.check(self.dataset, f"attacks[{i}]")
+
+    def _check_labels(self) -> None:
+        for field in ("attacks", "detectors", "purifiers"):
+            seen = {"none"}
+            for i, spec in enumerate(getattr(self.spec, field)):
+                label = label_of(spec)
+                if label in seen:
+                    raise SpecError(f"{field}[{i}].label: expected a label of its own: {label!r}")
+                seen.add(label)
+
+    def _check_metrics(self) -> None:
+        for i, name in enumerate(self.spec.metrics):
+            if name not in METRICS:
+                raise SpecError(
+                    f"metrics[{i}]: expected one of {', '.join(sorted(METRICS))}, got {name!r}"
+                )
+
+
+@lru_cache(maxsize=4)
+def workbench(spec: str, folder: str, store: str) -> Workbench:
+    """The workbench of a specification given as JSON; one a process."""
+    return Workbench(Spec.model_validate_json(spec), Path(folder), store)
