@@ -16,6 +16,7 @@ from storage.ledger import Finding, digest_of, sha256_file
 from storage.scores import concatenate, read_rows, write_rows
 from tasks.summary import Columns, Row, Summary
 from tasks.survey import Survey
+from tasks.workbench import Workbench
 
 REJECTED = pa.schema([("name", pa.string()), ("reason", pa.string())])
 INDEX = "run.json"
@@ -67,6 +68,27 @@ def output_findings(folder: Path) -> Iterator[Finding]:
             yield Finding("outputs", folder.name, name, "missing")
         elif sha256_file(path) != stated:
             yield Finding("outputs", folder.name, name, "digest differs")
+
+
+def missing_marks(
+    bench: Workbench, folder: Path, known: set[tuple[str, str]]
+) -> Iterator[Finding]:
+    """Every chunk that a finished run was made from and whose mark is gone.
+
+    Args:
+        bench: the run.
+        folder: its outputs.
+        known: (stage, key) of chunks that have been found damaged already.
+    """
+    try:
+        stages = json.loads((folder / "stages.json").read_bytes())
+    except (OSError, ValueError):
+        return
+    for name, stage in stages.items():
+        ledger = bench.store.ledger(stage["fingerprint"])
+        for key in stage["chunks"]:
+            if (name, key) not in known and not ledger.path(key).is_file():
+                yield Finding(name, key, f"marks/{key}.json", "missing")
 
 
 def write_outputs(

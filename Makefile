@@ -1,0 +1,59 @@
+# Everything sets itself up: a virtual environment in .venv, then the command.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check -q
+STORE ?= demo-store
+export PIP_CONSTRAINT =
+
+.PHONY: demo test test-slow check format bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo       run attack, detector and purifiers on a built-in data set, with a kill and a resume"
+	@echo "make test       run the tests"
+	@echo "make test-slow  run the slow and real-data tests"
+	@echo "make check      lint, types and the import contract"
+	@echo "make bench      measure speed, paired with the bare loop and with another library"
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "expected Python 3.11 or newer, got $$($(PYTHON) --version)"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "expected the module venv: apt-get install python3-venv"; exit 1; }
+
+$(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing into $(VENV): about 6 GB, mostly torch; a few minutes"
+	@$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing into $(VENV): about 6 GB, mostly torch; a few minutes"
+	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.run
+
+demo: $(VENV)/.run
+	@$(BIN)/python examples/demo.py --store $(STORE)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 -q
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -q -m slow --timeout 1800
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev
+	@$(PIP) install --no-deps torchattacks==3.5.1
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf build dist *.egg-info demo-store .pytest_cache .mypy_cache .ruff_cache

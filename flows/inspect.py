@@ -1,0 +1,93 @@
+"""Looking at a run without computing: its status, its integrity, its report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flows.report import render
+from storage.files import exclusive
+from storage.ledger import Finding
+from tasks.errors import SpecError
+from tasks.outputs import finished, missing_marks, output_findings, write_outputs
+from tasks.specs import load_spec
+from tasks.survey import survey
+from tasks.workbench import Workbench, workbench
+
+
+def open_run(spec: str, store: str, assignments: Sequence[str], limit: int | None) -> Workbench:
+    """The workbench of a specification file.
+
+    Raises:
+        SpecError, ModelError, StorageError: saying what is wrong.
+    """
+    path = Path(spec)
+    content = load_spec(path, assignments, limit)
+    bench = workbench(content.model_dump_json(), str(path.parent.resolve()), store)
+    bench.check()
+    return bench
+
+
+def run_status(
+    spec: str, store: str, assignments: Sequence[str] = (), limit: int | None = None
+) -> dict[str, Any]:
+    """Chunks done and in all, stage by stage, as the marks say."""
+    bench = open_run(spec, store, assignments, limit)
+    state = survey(bench, hashed=False)
+    return {
+        "name": bench.spec.name,
+        "images": bench.dataset.count,
+        "done": len(state.done),
+        "total": state.total,
+        "finished": finished(state),
+        "stages": [
+            {"stage": node.name, "kind": node.kind, "done": done, "total": state.chunks}
+            for node, done in state.counts()
+        ],
+    }
+
+
+def verify_run(
+    spec: str, store: str, assignments: Sequence[str] = (), limit: int | None = None
+) -> dict[str, Any]:
+    """Re-hash every chunk and output of a run; name what is not as the ledger says."""
+    bench = open_run(spec, store, assignments, limit)
+    findings: list[Finding] = []
+    state = survey(bench, found=findings.append)
+    folder = bench.store.run(bench.spec.name)
+    findings += missing_marks(bench, folder, {(f.stage, f.key) for f in findings})
+    findings += output_findings(folder)
+    root = bench.store.root
+    places = {node.name: bench.store.stage(node.fingerprint) for node in state.plan}
+    return {
+        "name": bench.spec.name,
+        "chunks": len(state.done),
+        "total": state.total,
+        "damage": [
+            {
+                "stage": finding.stage,
+                "key": finding.key,
+                "path": str((places.get(finding.stage, folder) / finding.path).relative_to(root)),
+                "problem": finding.problem,
+            }
+            for finding in dict.fromkeys(findings)
+        ],
+    }
+
+
+def rewrite_report(
+    spec: str, store: str, assignments: Sequence[str] = (), limit: int | None = None
+) -> Path:
+    """Write summary and report again from the stored columns.
+
+    Raises:
+        SpecError: where the run is not finished.
+    """
+    bench = open_run(spec, store, assignments, limit)
+    with exclusive(bench.store.root):
+        state = survey(bench, hashed=False)
+        if state.left:
+            raise SpecError(f"{spec}: expected a finished run, {state.left} chunks are left")
+        write_outputs(state, render)
+    return bench.store.run(bench.spec.name) / "report.html"

@@ -1,0 +1,84 @@
+"""What a specification can name, with parameters, ranges, knowledge and papers."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Any
+
+from defender.attacks import ATTACKS
+from defender.detectors import DETECTORS
+from defender.metrics import METRICS
+from defender.purifiers import PURIFIERS
+from defender.types import range_text
+from storage.sources import SOURCES
+from tasks.models import MODELS, OTHER_MODELS
+from tasks.precomputed import Precomputed
+from tasks.specs import parameter_fields
+
+ALGORITHMS: dict[str, dict[str, type[Any]]] = {
+    "attacks": {**ATTACKS, "Precomputed": Precomputed},
+    "detectors": DETECTORS,
+    "purifiers": PURIFIERS,
+}
+KINDS = ("datasets", "models", *ALGORITHMS, "metrics")
+
+
+def entries(what: str) -> list[dict[str, Any]]:
+    """Every registered thing of a kind as plain values.
+
+    Raises:
+        ValueError: for a kind that does not exist.
+    """
+    if what in ALGORITHMS:
+        return [_algorithm(name, kind) for name, kind in sorted(ALGORITHMS[what].items())]
+    if what == "datasets":
+        return [_dataset(name, kind) for name, kind in SOURCES.items()]
+    if what == "models":
+        shipped = [{"name": name, "doc": model.doc} for name, model in MODELS.items()]
+        return shipped + [{"name": name, "doc": doc} for name, doc in OTHER_MODELS.items()]
+    if what == "metrics":
+        return [dataclasses.asdict(metric) for metric in METRICS.values()]
+    raise ValueError(f"expected one of {', '.join(KINDS)}, got {what!r}")
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default is dataclasses.MISSING:
+        return "required"
+    return list(field.default) if isinstance(field.default, tuple) else field.default
+
+
+def _algorithm(name: str, kind: type[Any]) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "name": name,
+        "doc": (inspect.getdoc(kind) or "").split("\n", 1)[0],
+        "parameters": [
+            {
+                "name": field.name,
+                "default": _default(field),
+                "range": range_text(field),
+                "unit": field.metadata["unit"],
+                "doc": field.metadata["doc"],
+            }
+            for field in parameter_fields(kind).values()
+        ],
+        "paper": kind.paper,
+    }
+    for trait in ("threat", "budget", "knowledge", "keeps_size"):
+        value = getattr(kind, trait, None)
+        if isinstance(value, str | bool):
+            entry[trait] = value
+        elif isinstance(value, property):
+            entry[trait] = "depends on its parameters"
+    return entry
+
+
+def _dataset(name: str, kind: type[Any]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "doc": kind.doc,
+        "parameters": [
+            {"name": field.name, "default": _default(field) if field.name != "path" else "required"}
+            for field in dataclasses.fields(kind)
+        ],
+    }

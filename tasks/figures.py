@@ -1,0 +1,251 @@
+"""The plots of a report: distributions of per-image columns, and ROC curves, as inline SVG.
+
+Text and axes take the colour of the page around them, so a plot can be read on light and dark
+ground; data have mid-tone colours that stand out from both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from tasks.inline_svg import INK, inline
+from tasks.plan import Node
+from tasks.summary import Columns
+from tasks.survey import Survey
+
+CLEAN, ATTACKED, PURIFIED, TOLD = "#3b82c4", "#d9622b", "#2f9e6e", "#9a6fc0"
+"""Colours of clean, attacked, blindly purified images, and of those purified by a method that is
+given the clean original."""
+CURVES = (ATTACKED, TOLD, PURIFIED, CLEAN, "#b08900", "#c2528b")
+BINS = 48
+WIDTH = 4.6
+"""Inches of 72 points: a plot fills a narrow screen and half of a wide one."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One plot.
+
+    Args:
+        title: what it shows.
+        alt: the same with its main figures in words.
+        svg: the plot itself, to be put into a page as it is.
+    """
+
+    title: str
+    alt: str
+    svg: str
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """One distribution among others.
+
+    Args:
+        label: whose.
+        values: one an image; those that are not finite are counted, not drawn.
+        colour: of its area.
+    """
+
+    label: str
+    values: NDArray[np.float64]
+    colour: str
+
+
+def plots(state: Survey, columns: Columns, thresholds: dict[str, float | None]) -> list[Plot]:
+    """All plots of a finished run, in reading order."""
+    attacks = [node for node in state.plan if node.kind == "attack"]
+    made: list[Plot] = []
+    for node in attacks or [state.plan.nodes["ingest"]]:
+        made += _quality(state, columns, node)
+        made.append(_confidence(state, columns, node))
+    detectors = [n for n in state.plan if n.kind == "detect" and n.attack == "none"]
+    if attacks:
+        for node in detectors:
+            made.append(_scores(columns, node, attacks, thresholds.get(node.detector)))
+            made.append(_roc(columns, node, attacks))
+    return made
+
+
+def _purified(state: Survey, attack: str) -> list[tuple[str, str, str]]:
+    """Score node, label and colour of each purifier after an attack, reference methods last."""
+    found = []
+    for node in state.plan:
+        if node.kind == "purify" and node.attack == attack:
+            told = state.bench.purifiers[node.position].knowledge == "reference"
+            label = f"{node.purifier} (reference)" if told else node.purifier
+            colour = TOLD if told else PURIFIED
+            found.append((told, f"score/{attack}/{node.purifier}", label, colour))
+    return [entry[1:] for entry in sorted(found, key=lambda entry: entry[0])]
+
+
+def _quality(state: Survey, columns: Columns, source: Node) -> list[Plot]:
+    """Distribution of PSNR against the clean image, before and after each purifier."""
+    attack = source.attack
+    rows = [(f"score/{attack}/none", "attacked", ATTACKED)] if attack != "none" else []
+    ridges = [
+        Ridge(label, columns.column(name, "psnr").astype(np.float64), colour)
+        for name, label, colour in rows + _purified(state, attack)
+        if "psnr" in columns.table(name).schema.names
+    ]
+    if not ridges:
+        return []
+    title = f"PSNR after {attack}" if attack != "none" else "PSNR of purified clean images"
+    return [_ridges(title, ridges, "PSNR against the clean image, dB", f"psnr {attack}")]
+
+
+def _confidence(state: Survey, columns: Columns, source: Node) -> Plot:
+    """Distribution of the model's confidence in whatever class it predicts."""
+    attack = source.attack
+    rows = [("score/none/none", "clean", CLEAN)]
+    if attack != "none":
+        rows.append((f"score/{attack}/none", "attacked", ATTACKED))
+    ridges = [
+        Ridge(label, columns.column(name, "confidence").astype(np.float64), colour)
+        for name, label, colour in rows + _purified(state, attack)
+    ]
+    title = f"Confidence under {attack}" if attack != "none" else "Confidence"
+    label = "confidence in the predicted class"
+    return _ridges(title, ridges, label, f"confidence {attack}", limits=(0.0, 1.0))
+
+
+def _scores(
+    columns: Columns, node: Node, attacks: Sequence[Node], threshold: float | None
+) -> Plot:
+    """Distribution of a detector's score on clean and on attacked images."""
+    ridges = [Ridge("clean", columns.column(node.name, "score").astype(np.float64), CLEAN)]
+    for i, attack in enumerate(attacks):
+        values = columns.column(f"detect/{attack.attack}/{node.detector}", "score")
+        colour = CURVES[i % len(CURVES)]
+        ridges.append(Ridge(attack.attack, values.astype(np.float64), colour))
+    title = f"Scores of {node.detector}"
+    return _ridges(
+        title, ridges, "score, larger is more suspicious", f"scores {node.name}", line=threshold
+    )
+
+
+def _ridges(
+    title: str,
+    ridges: Sequence[Ridge],
+    label: str,
+    salt: str,
+    *,
+    limits: tuple[float, float] | None = None,
+    line: float | None = None,
+) -> Plot:
+    """Distributions one below the other on a common axis, medians marked."""
+    finite = [ridge.values[np.isfinite(ridge.values)] for ridge in ridges]
+    low, high = limits or _range([*finite, np.array([] if line is None else [line])])
+    row = 0.52
+    figure = Figure(figsize=(WIDTH, row * len(ridges) + 0.62))
+    axes = figure.add_axes((0.03, 0.5 / figure.get_figheight(), 0.94, 0), zorder=1)
+    axes.set_position((0.03, 0.5 / figure.get_figheight(), 0.94, 1 - 0.56 / figure.get_figheight()))
+    edges = np.linspace(low, high, BINS + 1)
+    words = []
+    for i, (ridge, values) in enumerate(zip(ridges, finite, strict=True)):
+        base = float(len(ridges) - 1 - i)
+        words.append(_ridge(axes, ridge, values, edges, base))
+    if line is not None:
+        axes.axvline(line, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        words.append(f"threshold {line:.3g}")
+    axes.set_xlim(low, high)
+    axes.set_ylim(-0.04, len(ridges) - 0.02)
+    axes.set_yticks([])
+    _plain(axes, label)
+    return Plot(title, f"{title}: {'; '.join(words)}", inline(figure, salt))
+
+
+def _ridge(
+    axes: Axes, ridge: Ridge, values: NDArray[np.float64], edges: NDArray[np.float64], base: float
+) -> str:
+    """Draw one distribution; returns it in words."""
+    counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
+    height = counts / max(1, counts.max()) * 0.56
+    axes.stairs(base + height, edges, baseline=base, fill=True, color=ridge.colour, alpha=0.5)
+    axes.stairs(base + height, edges, baseline=base, color=ridge.colour, linewidth=1)
+    axes.axhline(base, color=INK, linewidth=0.5, alpha=0.35)
+    left, right = edges[0], edges[-1]
+    axes.text(left, base + 0.66, _short(ridge.label), fontsize=8.5, va="bottom", color=INK)
+    if not len(values):
+        axes.text(right, base + 0.66, "no finite value", fontsize=8.5, ha="right", va="bottom")
+        return f"{ridge.label}: no finite value"
+    median = float(np.median(values))
+    axes.plot([median, median], [base, base + 0.56], color=INK, linewidth=1.4)
+    text = f"median {median:.3g}"
+    missing = len(ridge.values) - len(values)
+    if missing:
+        text += f", {missing} infinite"
+    axes.text(right, base + 0.66, text, fontsize=8.5, ha="right", va="bottom", color=INK)
+    return f"{ridge.label}: {text}"
+
+
+def _range(columns: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
+    """Axis limits: all but the outermost 0.2 % of values, which are drawn at the edges."""
+    values = [column for column in columns if len(column)]
+    if not values:
+        return 0.0, 1.0
+    low = min(float(np.quantile(column, 0.002)) for column in values)
+    high = max(float(np.quantile(column, 0.998)) for column in values)
+    spread = high - low or max(abs(high), 1.0) * 0.1
+    return low - 0.02 * spread, high + 0.02 * spread
+
+
+def _roc(columns: Columns, node: Node, attacks: Sequence[Node]) -> Plot:
+    """ROC curves of a detector, clean images against those of each attack."""
+    benign = np.sort(columns.column(node.name, "score").astype(np.float64))
+    figure = Figure(figsize=(WIDTH, 3.5))
+    axes = figure.add_axes((0.13, 0.14, 0.84, 0.83))
+    axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, alpha=0.4, linestyle=(0, (2, 3)))
+    words = []
+    for i, attack in enumerate(attacks):
+        scores = columns.column(f"detect/{attack.attack}/{node.detector}", "score")
+        false, true = roc_points(benign, np.sort(scores.astype(np.float64)))
+        area = float(np.sum(np.diff(false) * (true[1:] + true[:-1]) / 2))
+        words.append(f"{_short(attack.attack)}: area {area:.3f}")
+        keep = np.unique(np.linspace(0, len(false) - 1, 240).astype(int))
+        axes.plot(
+            false[keep],
+            true[keep],
+            color=CURVES[i % len(CURVES)],
+            linewidth=1.8,
+            linestyle=("-", (0, (5, 2)), (0, (2, 1.5)))[i // len(CURVES) % 3],
+            label=words[-1],
+        )
+    axes.set_xlim(-0.01, 1.01)
+    axes.set_ylim(-0.01, 1.01)
+    axes.set_ylabel("attacked images flagged", fontsize=9, color=INK)
+    axes.legend(loc="lower right", fontsize=8.5, frameon=False, labelcolor=INK)
+    _plain(axes, "clean images flagged")
+    axes.spines["left"].set_visible(True)
+    title = f"ROC of {node.detector}"
+    return Plot(title, f"{title}: {'; '.join(words)}", inline(figure, f"roc {node.name}"))
+
+
+def roc_points(
+    benign: NDArray[np.float64], attacked: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """False and true positive rates at every threshold, from both columns sorted upwards."""
+    levels = np.unique(np.concatenate([benign, attacked]))[::-1]
+    false = 1 - np.searchsorted(benign, levels, side="left") / max(1, len(benign))
+    true = 1 - np.searchsorted(attacked, levels, side="left") / max(1, len(attacked))
+    return np.concatenate([[0.0], false]), np.concatenate([[0.0], true])
+
+
+def _plain(axes: Axes, label: str) -> None:
+    axes.set_facecolor("none")
+    axes.set_xlabel(label, fontsize=9, color=INK)
+    axes.tick_params(colors=INK, labelsize=8.5, length=3, width=0.6)
+    for name, spine in axes.spines.items():
+        spine.set_visible(name == "bottom")
+        spine.set_color(INK)
+        spine.set_linewidth(0.6)
+
+
+def _short(label: str, limit: int = 44) -> str:
+    return label if len(label) <= limit else f"{label[: limit - 1]}…"
