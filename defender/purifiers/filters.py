@@ -47,7 +47,7 @@ class Filter:
         Returns:
             (n, c, h, w) in [0, 1].
         """
-        return self.filtered(images).clamp(0.0, 1.0)
+        return self.filtered(images)
 
     def parts(
         self, images: Images, *, seeds: Seeds, reference: Images | None = None
@@ -57,7 +57,7 @@ class Filter:
 
     @abstractmethod
     def filtered(self, images: Images) -> Images:
-        """The filter itself, (n, c, h, w) to (n, c, h, w)."""
+        """The filter itself: images (n, c, h, w) in [0, 1] to such images."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,9 @@ class Gaussian(Filter):
 
     def filtered(self, images: Images) -> Images:
         """Gaussian blur; differentiable."""
-        return gaussian_filter(images, self.sigma)
+        blurred = gaussian_filter(images, self.sigma)
+        # rounding can leave [0, 1] by an ulp; a plain clamp would cut gradients at black and white
+        return blurred + (blurred.clamp(0.0, 1.0) - blurred).detach()
 
 
 @dataclass(frozen=True)

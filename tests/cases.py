@@ -1,0 +1,113 @@
+"""One table of algorithm instances that the contract tests run, on a tiny classifier.
+
+Every name in a registry has at least one row here; a test asserts it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from defender.attacks import FGSM, IFGSM, PGD, Square
+from defender.detectors import GradientMask
+from defender.models import Normalised
+from defender.norms import from_uint8
+from defender.purifiers import JPEG, BitDepth, Gaussian, Median, SeparateCorrectCombine
+
+CLASSES = 5
+SIDE = 12
+
+
+def classifier(channels: int = 3, dtype: torch.dtype = torch.float32) -> Normalised:
+    """A convolution, a smooth bend and a linear layer with fixed weights, 5 classes."""
+    generator = torch.Generator().manual_seed(20)
+    network = nn.Sequential(
+        nn.Conv2d(channels, 4, 3, stride=2, padding=1),
+        nn.Softplus(),
+        nn.Flatten(),
+        nn.Linear(4 * (SIDE // 2) ** 2, CLASSES),
+    )
+    digest = hashlib.sha256()
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.normal_(0.0, 0.3, generator=generator)
+            digest.update(weight.numpy().tobytes())
+    model = Normalised(network, (0.5,), (0.25,), name="tiny", digest=digest.hexdigest())
+    return model.to(dtype).eval()
+
+
+def images(n: int = 8, channels: int = 3, seed: int = 3) -> Tensor:
+    """Smooth random images on the 8-bit grid, some values at 0 and 1."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(n, channels, 3, 3, generator=generator) * 1.4 - 0.2
+    smooth = nn.functional.interpolate(coarse, size=(SIDE, SIDE), mode="bilinear")
+    return from_uint8((smooth * 255).round().clamp(0, 255).to(torch.uint8))
+
+
+def seeds(n: int = 8) -> Tensor:
+    """Seeds of n images."""
+    return torch.arange(n, dtype=torch.int64) * 7919 - 11
+
+
+def labels(n: int = 8) -> Tensor:
+    """Labels of n images."""
+    return torch.arange(n, dtype=torch.int64) % CLASSES
+
+
+MODEL = classifier()
+
+ATTACK_CASES: list[Any] = [
+    FGSM(8 / 255),
+    IFGSM(steps=12),
+    IFGSM(0.03, 0.01, 5),
+    PGD(0.03, 0.01, 5),
+    PGD(0.03, 0.01, 5, random_start=False),
+    PGD(0.5, 0.2, 5, norm="l2", restarts=2),
+    Square(8 / 255, 60),
+]
+
+DETECTOR_CASES: list[Any] = [
+    GradientMask(MODEL),
+    GradientMask(MODEL, k=0.5, label="own"),
+    GradientMask(MODEL, label="reference"),
+]
+
+PURIFIER_CASES: list[Any] = [
+    SeparateCorrectCombine(MODEL, steps=8),
+    SeparateCorrectCombine(MODEL, variant="blind", correction="both", steps=8),
+    SeparateCorrectCombine(MODEL, variant="reference", correction="logits", steps=8),
+    SeparateCorrectCombine(MODEL, variant="reference", correction="pixels", steps=8),
+    SeparateCorrectCombine(MODEL, variant="reference", correction="both", steps=8),
+    SeparateCorrectCombine(MODEL, variant="code", steps=8),
+    Median(),
+    Median(window=5),
+    Gaussian(0.8),
+    BitDepth(4),
+    JPEG(60),
+]
+
+COMPUTE_BATCH = 4
+
+
+def in_splits(run: Callable[[Tensor], Tensor], n: int, sizes: list[int]) -> Tensor:
+    """Run on images by index in splits of the given sizes, each padded to the compute batch.
+
+    Args:
+        run: maps indices (COMPUTE_BATCH,) to results (COMPUTE_BATCH, ...).
+        n: number of images.
+        sizes: sizes of the splits, none above COMPUTE_BATCH, n in all.
+
+    Returns:
+        The results of all n images, those of the padding dropped.
+    """
+    results, start = [], 0
+    for size in sizes:
+        index = torch.arange(start, start + COMPUTE_BATCH).clamp(max=n - 1)
+        index[size:] = start
+        results.append(run(index)[:size])
+        start += size
+    return torch.cat(results)

@@ -1,0 +1,171 @@
+"""What every attack must fulfil."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+
+from defender.attacks import ATTACKS
+from defender.norms import from_uint8, quantise_within
+from defender.objectives import Misclassify
+from defender.types import Attack
+from tests import cases
+
+attacks = pytest.mark.parametrize("attack", cases.ATTACK_CASES, ids=repr)
+
+
+def attacked(attack: Any, images: torch.Tensor | None = None) -> torch.Tensor:
+    images = cases.images() if images is None else images
+    objective = Misclassify(cases.MODEL, cases.labels())
+    return attack(images, objective, seeds=cases.seeds())
+
+
+def test_every_registered_attack_has_a_case() -> None:
+    assert {type(case) for case in cases.ATTACK_CASES} == set(ATTACKS.values())
+    assert len({repr(case) for case in cases.ATTACK_CASES}) == len(cases.ATTACK_CASES)
+
+
+@attacks
+def test_declares_what_it_is(attack: Any) -> None:
+    assert isinstance(attack, Attack)
+    assert attack.version >= 1
+    assert attack.paper
+    assert attack.budget in ("linf", "l2")
+    assert attack.threat in ("oblivious", "query")
+    parameters = dataclasses.fields(attack)
+    assert all(field.metadata["doc"] for field in parameters)
+    assert all(f"{field.name}=" in repr(attack) for field in parameters)
+    assert "\n" not in repr(attack)
+
+
+@attacks
+def test_keeps_shape_type_and_range(attack: Any) -> None:
+    result = attacked(attack)
+    assert result.shape == cases.images().shape
+    assert result.dtype == torch.float32
+    assert not result.requires_grad
+    assert 0 <= result.min() <= result.max() <= 1
+
+
+@attacks
+def test_leaves_images_and_model_as_they_were(attack: Any) -> None:
+    images = cases.images()
+    weights = {name: value.clone() for name, value in cases.MODEL.state_dict().items()}
+    attacked(attack, images)
+    assert torch.equal(images, cases.images())
+    assert all(torch.equal(value, weights[k]) for k, value in cases.MODEL.state_dict().items())
+    assert all(parameter.grad is None for parameter in cases.MODEL.parameters())
+
+
+@attacks
+def test_the_stored_image_is_inside_the_budget(attack: Any) -> None:
+    images = cases.images()
+    stored = quantise_within(attacked(attack), images, norm=attack.budget, epsilon=attack.epsilon)
+    change = (from_uint8(stored) - images).double().flatten(1)
+    order = 2 if attack.budget == "l2" else torch.inf
+    assert torch.linalg.vector_norm(change, order, dim=1).max() <= attack.epsilon + 1e-6
+
+
+@attacks
+def test_raises_the_objective_also_of_the_stored_image(attack: Any) -> None:
+    objective = Misclassify(cases.MODEL, cases.labels())
+    images, result = cases.images(), attacked(attack)
+    stored = quantise_within(result, images, norm=attack.budget, epsilon=attack.epsilon)
+    assert (objective(result) > objective(images)).all()
+    assert (objective(from_uint8(stored)) > objective(images)).all()
+
+
+@attacks
+def test_same_seeds_same_output(attack: Any) -> None:
+    assert torch.equal(attacked(attack), attacked(attack))
+
+
+@attacks
+@pytest.mark.parametrize("sizes", [[3, 3, 2], [1, 4, 2, 1]], ids=str)
+def test_any_split_at_the_compute_batch_gives_the_same(attack: Any, sizes: list[int]) -> None:
+    images, labels, seeds = cases.images(), cases.labels(), cases.seeds()
+
+    def run(index: torch.Tensor) -> torch.Tensor:
+        objective = Misclassify(cases.MODEL, labels[index])
+        result: torch.Tensor = attack(images[index], objective, seeds=seeds[index])
+        return result
+
+    assert torch.equal(cases.in_splits(run, 8, sizes), cases.in_splits(run, 8, [4, 4]))
+
+
+@attacks
+def test_epsilon_zero_is_the_identity(attack: Any) -> None:
+    images = cases.images()
+    assert torch.equal(attacked(dataclasses.replace(attack, epsilon=0.0)), images)
+
+
+@attacks
+def test_no_step_returns_the_images(attack: Any) -> None:
+    names = {field.name for field in dataclasses.fields(attack)} & {"steps", "queries"}
+    for name in names:
+        still = dataclasses.replace(attack, **{name: 0})
+        assert torch.equal(attacked(still), cases.images())
+
+
+@attacks
+def test_works_in_inference_mode(attack: Any) -> None:
+    expected = attacked(attack)
+    with torch.inference_mode():
+        result = attacked(attack, cases.images())
+    assert torch.equal(result, expected)
+
+
+@attacks
+def test_keeps_the_memory_format(attack: Any) -> None:
+    images = cases.images().contiguous(memory_format=torch.channels_last)
+    result = attacked(attack, images)
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(result, attacked(attack), atol=0.02)
+
+
+@attacks
+def test_attacks_grey_images(attack: Any) -> None:
+    images, model = cases.images(channels=1), cases.classifier(channels=1)
+    objective = Misclassify(model, cases.labels())
+    result = attack(images, objective, seeds=cases.seeds())
+    assert result.shape == images.shape
+    assert objective(result).mean() > objective(images).mean()
+
+
+@attacks
+def test_needs_a_gradient_or_says_that_it_does_not(attack: Any) -> None:
+    def closed_box(images: torch.Tensor) -> torch.Tensor:
+        return images.detach().mean(dim=(1, 2, 3))
+
+    if attack.threat == "query":
+        gain = closed_box(attack(cases.images(), closed_box, seeds=cases.seeds()))
+        gain -= closed_box(cases.images())
+        assert gain.min() >= 0
+        assert gain.mean() > 0
+    else:
+        with pytest.raises(TypeError, match="closed_box"):
+            attack(cases.images(), closed_box, seeds=cases.seeds())
+
+
+@attacks
+def test_names_an_objective_whose_gradient_is_not_finite(attack: Any) -> None:
+    def broken(images: torch.Tensor) -> torch.Tensor:
+        return (images - images).sqrt().sum(dim=(1, 2, 3))
+
+    if attack.threat != "query":
+        with pytest.raises(FloatingPointError, match="broken"):
+            attack(cases.images(), broken, seeds=cases.seeds())
+
+
+@attacks
+def test_refuses_parameters_out_of_range(attack: Any) -> None:
+    for value in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="epsilon"):
+            dataclasses.replace(attack, epsilon=value)
+    with pytest.raises(TypeError, match="epsilon"):
+        dataclasses.replace(attack, epsilon="8/255")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        attack.epsilon = 0.1
