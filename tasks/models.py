@@ -202,6 +202,22 @@ def _attribute(reference: str, folder: Path) -> Any:
         raise ModelError(f"model.name: {module_name} has no {attribute!r}") from None
 
 
+def user_network(name: str, folder: Path) -> nn.Module:
+    """The network that ``python:<module>:<factory>`` makes.
+
+    Args:
+        name: the model's name as a specification states it.
+        folder: folder of the specification, where the module may lie.
+
+    Raises:
+        ModelError: where there is no such factory or it returns something else.
+    """
+    made = _attribute(name.removeprefix("python:"), folder)()
+    if not isinstance(made, nn.Module):
+        raise ModelError(f"model.name: expected {name} to return a torch module, got {made!r}")
+    return made
+
+
 def _torchvision(architecture: str, weights: str | None) -> nn.Module:
     from torchvision import models
 
@@ -262,10 +278,7 @@ def load_model(spec: ModelSpec, folder: Path, device: torch.device) -> nn.Module
         network = _torchvision(name.removeprefix("torchvision:"), spec.weights)
         mean, std = mean or IMAGENET_MEAN, std or IMAGENET_STD
     elif name.startswith("python:"):
-        made = _attribute(name.removeprefix("python:"), folder)()
-        if not isinstance(made, nn.Module):
-            raise ModelError(f"model.name: expected {name} to return a torch module, got {made!r}")
-        network = made
+        network = user_network(name, folder)
     else:
         known = ", ".join([*MODELS, *OTHER_MODELS])
         raise ModelError(f"model.name: expected one of {known}, got {name!r}")

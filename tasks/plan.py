@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from storage.ledger import digest_of
+from tasks.datasets import Dataset
 from tasks.specs import label_of
 from tasks.workbench import Workbench
 
@@ -44,6 +45,12 @@ class Node:
     config: dict[str, Any] = field(default_factory=dict)
 
 
+def ingest_node(dataset: Dataset) -> Node:
+    """The stage that decodes a dataset; every kind of run over it shares this one."""
+    config = {"kind": "ingest", "rules": RULES["ingest"], **dataset.identity()}
+    return Node("ingest", "ingest", digest_of(config)[:24], config=config)
+
+
 class Plan:
     """The nodes of a run in an order in which they can be computed.
 
@@ -74,8 +81,7 @@ class Plan:
         return [node for node in self if node.kind == kind]
 
     def _add_ingest(self, bench: Workbench) -> None:
-        config = {"kind": "ingest", "rules": RULES["ingest"], **bench.dataset.identity()}
-        self._add(Node("ingest", "ingest", digest_of(config)[:24], config=config))
+        self._add(ingest_node(bench.dataset))
 
     def _stage(self, kind: str, algorithm: Any, **more: Any) -> dict[str, Any]:
         return {

@@ -10,24 +10,48 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from inspect import isclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from tasks.errors import SpecError
 from tasks.names import find, suggestion
 
 Policy = Literal["observe", "reject", "purify-if-flagged"]
+AnySpec = TypeVar("AnySpec", bound=BaseModel)
 FRACTION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 
 
-class _Strict(BaseModel):
+def _not_reserved(value: str) -> str:
+    if value == "data":
+        raise ValueError("expected another name: 'data' is where a store keeps its chunks")
+    return value
+
+
+RunName = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"), AfterValidator(_not_reserved)
+]
+"""Name of a run: the folder of its outputs in the store."""
+
+
+class Strict(BaseModel):
+    """A part of a specification: read only, and unknown fields are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class DatasetSpec(_Strict):
+class DatasetSpec(Strict):
     """Which images, and how they are cut into chunks.
 
     Options of the kind itself (``path``, ``split``, ``count``, ...) stand beside these.
@@ -48,7 +72,7 @@ class DatasetSpec(_Strict):
         return dict(self.model_extra or {})
 
 
-class ModelSpec(_Strict):
+class ModelSpec(Strict):
     """Which model is attacked and defended.
 
     ``name`` is a shipped model, ``torchvision:<architecture>``, ``python:<module>:<factory>``,
@@ -71,7 +95,7 @@ class ModelSpec(_Strict):
         return value
 
 
-class AlgorithmSpec(_Strict):
+class AlgorithmSpec(Strict):
     """An attack, detector or purifier by its registered name, with its parameters beside it."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -112,7 +136,7 @@ class DetectorSpec(AlgorithmSpec):
         return (value,) if isinstance(value, str) else value
 
 
-class ComputeSpec(_Strict):
+class ComputeSpec(Strict):
     """How the work is done. ``batch``, ``pixels`` and the device class are part of results."""
 
     batch: int = Field(default=64, ge=1, description="images a compute batch; the last is padded")
@@ -124,10 +148,10 @@ class ComputeSpec(_Strict):
     order: Literal["forward", "backward", "shuffled"] = "forward"
 
 
-class Spec(_Strict):
+class Spec(Strict):
     """A whole run: a dataset, a model, and the matrix attack x detector x purifier."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    name: RunName
     seed: int = Field(default=0, ge=0, lt=1 << 31)
     dataset: DatasetSpec
     model: ModelSpec
@@ -146,13 +170,6 @@ class Spec(_Strict):
     compute: ComputeSpec = ComputeSpec()
     examples: int = Field(default=3, ge=0, le=50, description="images a row of the report's grid")
 
-    @field_validator("name")
-    @classmethod
-    def _not_reserved(cls, value: str) -> str:
-        if value == "data":
-            raise ValueError("expected another name: 'data' is where a store keeps its chunks")
-        return value
-
 
 def _path_text(location: Sequence[str | int]) -> str:
     text = ""
@@ -161,23 +178,22 @@ def _path_text(location: Sequence[str | int]) -> str:
     return text
 
 
-def _known_fields(location: Sequence[str | int]) -> list[str]:
-    here: Any = Spec
+def _known_fields(kind: type[BaseModel], location: Sequence[str | int]) -> list[str]:
+    here = kind
     for part in location[:-1]:
-        if isinstance(part, int):
-            continue
-        kinds = {"attacks": AttackSpec, "detectors": DetectorSpec, "purifiers": AlgorithmSpec}
-        kinds |= {"dataset": DatasetSpec, "model": ModelSpec, "compute": ComputeSpec}
-        here = kinds.get(part, here)
+        field = None if isinstance(part, int) else here.model_fields.get(part)
+        if field is not None:
+            inside = (field.annotation, *get_args(field.annotation))
+            here = next((k for k in inside if isclass(k) and issubclass(k, BaseModel)), here)
     return list(here.model_fields)
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(kind: type[BaseModel], error: ValidationError) -> str:
     lines = []
     for item in error.errors():
         where = _path_text(item["loc"])
         if item["type"] == "extra_forbidden":
-            known = _known_fields(item["loc"])
+            known = _known_fields(kind, item["loc"])
             text = f"unknown field{suggestion(str(item['loc'][-1]), known)}"
             text += f"; expected one of {', '.join(known)}"
         elif item["type"] == "missing":
@@ -190,10 +206,11 @@ def _explain(error: ValidationError) -> str:
     return "; ".join(lines)
 
 
-def parse_spec(content: Any, source: str = "spec") -> Spec:
-    """Validate the content of a specification.
+def parse(kind: type[AnySpec], content: Any, source: str) -> AnySpec:
+    """Validate the content of a specification of any kind.
 
     Args:
+        kind: the model that the content must fit.
         content: what the YAML file holds.
         source: name used in error messages.
 
@@ -203,9 +220,14 @@ def parse_spec(content: Any, source: str = "spec") -> Spec:
     if not isinstance(content, Mapping):
         raise SpecError(f"{source}: expected a mapping of fields, got {type(content).__name__}")
     try:
-        return Spec.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
-        raise SpecError(f"{source}: {_explain(error)}") from None
+        raise SpecError(f"{source}: {_explain(kind, error)}") from None
+
+
+def parse_spec(content: Any, source: str = "spec") -> Spec:
+    """Validate the content of a specification of a run; see :func:`parse`."""
+    return parse(Spec, content, source)
 
 
 def read_content(path: Path) -> Any:
