@@ -10,10 +10,10 @@ from defender.attacks.pgd import PGD
 from defender.attacks.square import Square
 
 ATTACKS: dict[str, type[Any]] = {
-    "fgsm": FGSM,
-    "ifgsm": IFGSM,
-    "pgd": PGD,
-    "square": Square,
+    "FGSM": FGSM,
+    "IFGSM": IFGSM,
+    "PGD": PGD,
+    "Square": Square,
 }
 
 __all__ = ["ATTACKS", "FGSM", "IFGSM", "PGD", "Square"]

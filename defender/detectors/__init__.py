@@ -6,6 +6,6 @@ from typing import Any
 
 from defender.detectors.gradient_mask import GradientMask
 
-DETECTORS: dict[str, type[Any]] = {"gradient_mask": GradientMask}
+DETECTORS: dict[str, type[Any]] = {"GradientMask": GradientMask}
 
 __all__ = ["DETECTORS", "GradientMask"]

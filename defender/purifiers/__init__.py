@@ -8,11 +8,11 @@ from defender.purifiers.filters import JPEG, BitDepth, Gaussian, Median
 from defender.purifiers.separate_correct_combine import SeparateCorrectCombine
 
 PURIFIERS: dict[str, type[Any]] = {
-    "separate_correct_combine": SeparateCorrectCombine,
-    "median": Median,
-    "gaussian": Gaussian,
-    "bit_depth": BitDepth,
-    "jpeg": JPEG,
+    "SeparateCorrectCombine": SeparateCorrectCombine,
+    "Median": Median,
+    "Gaussian": Gaussian,
+    "BitDepth": BitDepth,
+    "JPEG": JPEG,
 }
 
 __all__ = ["JPEG", "PURIFIERS", "BitDepth", "Gaussian", "Median", "SeparateCorrectCombine"]

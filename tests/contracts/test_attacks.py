@@ -25,6 +25,7 @@ def attacked(attack: Any, images: torch.Tensor | None = None) -> torch.Tensor:
 
 def test_every_registered_attack_has_a_case() -> None:
     assert {type(case) for case in cases.ATTACK_CASES} == set(ATTACKS.values())
+    assert all(name == kind.__name__ for name, kind in ATTACKS.items())
     assert len({repr(case) for case in cases.ATTACK_CASES}) == len(cases.ATTACK_CASES)
 
 

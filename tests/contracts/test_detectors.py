@@ -25,6 +25,7 @@ def score(detector: Any, images: torch.Tensor) -> torch.Tensor:
 
 def test_every_registered_detector_has_a_case() -> None:
     assert {type(case) for case in cases.DETECTOR_CASES} == set(DETECTORS.values())
+    assert all(name == kind.__name__ for name, kind in DETECTORS.items())
 
 
 @detectors

@@ -26,6 +26,7 @@ def purified(purifier: Any, images: torch.Tensor) -> torch.Tensor:
 
 def test_every_registered_purifier_has_a_case() -> None:
     assert {type(case) for case in cases.PURIFIER_CASES} == set(PURIFIERS.values())
+    assert all(name == kind.__name__ for name, kind in PURIFIERS.items())
     assert len({repr(case) for case in cases.PURIFIER_CASES}) == len(cases.PURIFIER_CASES)
 
 
