@@ -1,88 +1,314 @@
-"""Tables on the terminal: score card, status, listings."""
+"""The rows of a summary arranged as a page shows them: score card, detectors, policies, bars."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from defender.metrics import METRICS
 
-SHOWN = ("accuracy", "attack_success", "label_recovery", "psnr", "ssim", "roc_auc")
+Row = dict[str, Any]
+
+DASH = "\u2013"
+RATES = {name for name, metric in METRICS.items() if metric.kind == "rate"} | {
+    "false_positive_rate",
+    "tpr_at_fpr_0.01",
+    "tpr_at_fpr_0.05",
+}
+SHARES = {name for name, metric in METRICS.items() if metric.kind == "mask"}
+TITLES = {
+    "accuracy": "Accuracy",
+    "attack_success": "Attack success",
+    "label_recovery": "Label recovery",
+    "psnr": "PSNR, dB",
+    "psnr_legacy": "PSNR + 48.13, dB",
+    "ssim": "SSIM",
+    "ms_ssim": "MS-SSIM",
+    "l2": "L2",
+    "linf": "L∞",
+    "roc_auc": "ROC-AUC",
+    "tpr_at_fpr_0.01": "TPR at FPR 1 %",
+    "tpr_at_fpr_0.05": "TPR at FPR 5 %",
+    "false_positive_rate": "FPR",
+    "mask_precision": "Mask precision",
+    "mask_recall": "Mask recall",
+    "mask_precision_top": "Mask precision, top",
+}
+DETECTION = {
+    "roc_auc": (
+        "area under the ROC curve: chance that an attacked image scores above a clean one; "
+        "0.5 is guessing",
+        "higher",
+    ),
+    "tpr_at_fpr_0.01": ("share of attacked images flagged when 1 % of clean ones are", "higher"),
+    "tpr_at_fpr_0.05": ("share of attacked images flagged when 5 % of clean ones are", "higher"),
+    "false_positive_rate": (
+        "share of clean held-out images above the threshold, which comes from the other half",
+        "lower",
+    ),
+}
+POLICIES = {
+    "reject": "reject what is flagged; a rejected image counts as not correct",
+    "purify-if-flagged": "purify what is flagged, pass the rest on",
+}
 
 
-def _value(row: dict[str, Any]) -> str:
-    if row["value"] is None:
-        return "-"
-    if row["metric"] in ("psnr", "psnr_legacy"):
-        return f"{row['value']:.2f}"
-    return f"{row['value']:.4f}"
+@dataclass(frozen=True)
+class Cell:
+    """One figure with its interval."""
+
+    value: str
+    interval: str
+    n: str = ""
 
 
-def print_scorecard(summary: dict[str, Any]) -> None:
-    """Print one line a combination; reference methods stand in a table of their own."""
-    console = Console()
-    combinations: dict[tuple[str, ...], dict[str, str]] = {}
-    for row in summary["rows"]:
-        where = tuple(
-            row[name] for name in ("attack", "detector", "policy", "purifier", "knowledge")
-        )
-        combinations.setdefault(where, {})[row["metric"]] = _value(row)
-    metrics = [m for m in SHOWN if any(m in values for values in combinations.values())]
-    for reference in (False, True):
-        rows = [(k, v) for k, v in combinations.items() if (k[4] == "reference") == reference]
-        if not rows:
+@dataclass
+class Line:
+    """One row of a table."""
+
+    label: str
+    note: str = ""
+    n: int = 0
+    best: bool = False
+    cells: list[Cell | None] = field(default_factory=list)
+
+
+@dataclass
+class Section:
+    """Rows of a table under one heading."""
+
+    title: str
+    note: str
+    lines: list[Line]
+
+
+@dataclass
+class Table:
+    """A table: what its first column holds, headings of the others, and sections."""
+
+    first: str
+    headings: list[tuple[str, str]]
+    sections: list[Section]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A share with its interval, as percentages."""
+
+    label: str
+    value: float
+    low: float
+    high: float
+    text: str
+    interval: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Bars:
+    """The bars of one attack."""
+
+    title: str
+    bars: list[Bar]
+
+
+def number(metric: str, value: float | None) -> str:
+    """A figure as it is printed, without its unit unless it is a percentage."""
+    if value is None:
+        return DASH
+    if metric in RATES or metric in SHARES:
+        return f"{100 * value:.1f} %"
+    if metric in ("psnr", "psnr_legacy"):
+        return f"{value:.2f}"
+    return f"{value:.4f}" if metric == "linf" else f"{value:.3f}"
+
+
+def interval(metric: str, row: Row) -> str:
+    """The 95 % interval of a row, empty where there is none."""
+    if row["ci_low"] is None or row["ci_high"] is None:
+        return ""
+    low, high = number(metric, row["ci_low"]), number(metric, row["ci_high"])
+    return f"{low.removesuffix(' %')} {DASH} {high}"
+
+
+def count(value: int) -> str:
+    """A whole number with thin spaces between its thousands."""
+    return f"{value:,}".replace(",", "\u202f")
+
+
+def attack_title(attack: str, threat: str) -> str:
+    """Heading of an attack."""
+    return "No attack" if attack == "none" else f"{attack} · {threat}"
+
+
+def purifier_title(purifier: str) -> str:
+    """Label of a purifier."""
+    return "no purifier" if purifier == "none" else purifier
+
+
+def deployable(rows: Iterable[Row]) -> list[Row]:
+    """Rows of methods that can be used where no clean original exists."""
+    return [row for row in rows if row["knowledge"] != "reference"]
+
+
+def told(rows: Iterable[Row]) -> list[Row]:
+    """Rows of methods that are given the clean original."""
+    return [row for row in rows if row["knowledge"] == "reference"]
+
+
+def score_table(rows: Sequence[Row], *, ranked: bool) -> Table | None:
+    """Attacks as sections, purifiers as rows, metrics as columns.
+
+    Args:
+        rows: of a summary.
+        ranked: mark the purifier with the best accuracy under each attack.
+    """
+    chosen = [row for row in rows if row["policy"] == "none"]
+    table = _table(
+        chosen,
+        "Purifier",
+        section=lambda row: (attack_title(row["attack"], row["threat"]), ""),
+        line=lambda row: (purifier_title(row["purifier"]), row["knowledge"]),
+    )
+    if table is not None and ranked:
+        for section in table.sections:
+            _mark(section, [name for name, _ in table.headings])
+    return table
+
+
+def _mark(section: Section, metrics: list[str]) -> None:
+    if section.title == "No attack" or "accuracy" not in metrics or len(section.lines) < 2:
+        return
+    position = metrics.index("accuracy")
+
+    def value(line: Line) -> float:
+        cell = line.cells[position]
+        text = DASH if cell is None else cell.value.removesuffix(" %")
+        return -1.0 if text == DASH else float(text)
+
+    top = max(value(line) for line in section.lines)
+    leaders = [line for line in section.lines if value(line) == top]
+    if top >= 0 and len(leaders) == 1:
+        leaders[0].best = True
+
+
+def detector_table(rows: Sequence[Row], thresholds: dict[str, float | None]) -> Table | None:
+    """Detectors as sections, attacks as rows."""
+    observed = [row for row in rows if row["policy"] == "observe"]
+    false = {row["detector"]: row for row in observed if row["metric"] == "false_positive_rate"}
+
+    def section(row: Row) -> tuple[str, str]:
+        name = row["detector"]
+        threshold = thresholds.get(name)
+        note = "no threshold: too few images for the wanted rate"
+        if threshold is not None:
+            note = f"threshold {threshold:.4g}"
+        if name in false:
+            found = false[name]
+            shown = number("false_positive_rate", found["value"])
+            between = interval("false_positive_rate", found)
+            note += f" · false positives {shown}"
+            note += f" ({between})" if between else ""
+            note += f" of {count(found['n'])} held-out clean images"
+        return f"{name} · {row['knowledge']}", note
+
+    attacked = [row for row in observed if row["metric"] != "false_positive_rate"]
+    return _table(
+        attacked or observed,
+        "Attack",
+        section=section,
+        line=lambda row: (attack_title(row["attack"], row["threat"]), ""),
+    )
+
+
+def policy_table(rows: Sequence[Row]) -> Table | None:
+    """Attacks as sections; a row for each detector, policy and purifier."""
+    return _table(
+        [row for row in rows if row["policy"] in POLICIES],
+        "Policy",
+        section=lambda row: (attack_title(row["attack"], row["threat"]), ""),
+        line=lambda row: (
+            f"{row['policy']}, {purifier_title(row['purifier'])}",
+            f"{row['detector']} · {row['knowledge']}",
+        ),
+    )
+
+
+def _table(
+    rows: Sequence[Row],
+    first: str,
+    *,
+    section: Callable[[Row], tuple[str, str]],
+    line: Callable[[Row], tuple[str, str]],
+) -> Table | None:
+    if not rows:
+        return None
+    metrics = list(dict.fromkeys(row["metric"] for row in rows))
+    order = [name for name in TITLES if name in metrics]
+    metrics = order + [name for name in metrics if name not in order]
+    sections: dict[tuple[str, str], dict[tuple[str, str], dict[str, Row]]] = {}
+    for row in rows:
+        lines = sections.setdefault(section(row), {})
+        lines.setdefault(line(row), {})[row["metric"]] = row
+    return Table(
+        first,
+        [(name, TITLES.get(name, name)) for name in metrics],
+        [
+            Section(title, note, [_line(key, found, metrics) for key, found in lines.items()])
+            for (title, note), lines in sections.items()
+        ],
+    )
+
+
+def _line(key: tuple[str, str], found: dict[str, Row], metrics: list[str]) -> Line:
+    n = max(row["n"] for row in found.values())
+    cells: list[Cell | None] = []
+    for name in metrics:
+        row = found.get(name)
+        if row is None:
+            cells.append(None)
             continue
-        title = f"{summary['name']}: {summary['dataset']['images']} images"
-        if reference:
-            title = "given the clean original (not deployable, never ranked with the others)"
-        table = Table(title=title, title_justify="left")
-        for name in ("attack", "detector", "policy", "purifier", "knowledge"):
-            table.add_column(name, overflow="fold")
-        for metric in metrics:
-            table.add_column(metric, justify="right", overflow="fold")
-        for where, values in rows:
-            table.add_row(*where, *(values.get(metric, "") for metric in metrics))
-        console.print(table)
-    if summary["dataset"]["rejected"]:
-        console.print(f"{summary['dataset']['rejected']} source items rejected: rejected.parquet")
+        own = f"n {count(row['n'])}" if row["n"] != n else ""
+        cells.append(Cell(number(name, row["value"]), interval(name, row), own))
+    return Line(key[0], key[1], n, cells=cells)
 
 
-def print_status(state: dict[str, Any]) -> None:
-    """Print chunks done and in all for each stage."""
-    table = Table(title=f"{state['name']}: {state['images']} images", title_justify="left")
-    table.add_column("stage", overflow="fold")
-    table.add_column("done", justify="right")
-    table.add_column("total", justify="right")
-    for stage in state["stages"]:
-        table.add_row(stage["stage"], str(stage["done"]), str(stage["total"]))
-    table.add_section()
-    table.add_row("all", str(state["done"]), str(state["total"]))
-    Console().print(table)
-    print("finished" if state["finished"] else "not finished")
-
-
-def print_listing(what: str, listed: list[dict[str, Any]]) -> None:
-    """Print every entry of a listing with its parameters."""
-    console = Console(highlight=False)
-    for entry in listed:
-        traits = ", ".join(
-            f"{name}: {entry[name]}"
-            for name in ("threat", "budget", "knowledge", "better", "kind")
-            if entry.get(name)
+def bar_groups(rows: Sequence[Row]) -> tuple[str, list[Bars]]:
+    """Accuracy, or label recovery where there are no labels, as bars under each attack."""
+    plain = [row for row in rows if row["policy"] == "none"]
+    names = {row["metric"] for row in plain}
+    metric = next((name for name in ("accuracy", "label_recovery") if name in names), "")
+    groups: dict[str, list[Bar]] = {}
+    ordered = sorted(plain, key=lambda row: row["knowledge"] == "reference")
+    for row in (row for row in ordered if row["metric"] == metric and row["value"] is not None):
+        kind = "told" if row["knowledge"] == "reference" else "plain"
+        if row["purifier"] == "none":
+            kind = "clean" if row["attack"] == "none" else "attacked"
+        label = purifier_title(row["purifier"])
+        groups.setdefault(attack_title(row["attack"], row["threat"]), []).append(
+            Bar(
+                label=f"{label} (given the clean original)" if kind == "told" else label,
+                value=100 * row["value"],
+                low=100 * row["ci_low"],
+                high=100 * row["ci_high"],
+                text=number(metric, row["value"]),
+                interval=interval(metric, row),
+                kind=kind,
+            )
         )
-        console.print(f"[bold]{entry['name']}[/bold]" + (f"  ({traits})" if traits else ""))
-        if entry.get("doc"):
-            console.print(f"  {entry['doc']}", markup=False)
-        if entry.get("paper"):
-            console.print(f"  paper: {entry['paper']}", markup=False, style="dim")
-        if entry.get("parameters"):
-            table = Table(box=None, show_header=False, padding=(0, 2), pad_edge=True)
-            for parameter in entry["parameters"]:
-                table.add_row(
-                    f"  {parameter['name']}",
-                    f"= {parameter['default']}",
-                    parameter.get("range", ""),
-                    parameter.get("doc", ""),
-                )
-            console.print(table)
-    console.print(f"[dim]{len(listed)} {what}[/dim]")
+    order = dict.fromkeys(attack_title(row["attack"], row["threat"]) for row in plain)
+    return metric, [Bars(title, groups[title]) for title in order if title in groups]
+
+
+def meanings(rows: Sequence[Row]) -> list[tuple[str, str, str, str]]:
+    """Title, meaning, better direction and unit of every metric that the summary holds."""
+    names = dict.fromkeys(row["metric"] for row in rows)
+    listed: list[tuple[str, str, str, str]] = []
+    for name in sorted(names, key=lambda n: list(TITLES).index(n) if n in TITLES else 99):
+        if name in METRICS:
+            metric = METRICS[name]
+            listed.append((TITLES.get(name, name), metric.doc, metric.better, metric.unit))
+        elif name in DETECTION:
+            listed.append((TITLES[name], *DETECTION[name], ""))
+    return listed

@@ -26,6 +26,8 @@ CURVES = (ATTACKED, TOLD, PURIFIED, CLEAN, "#b08900", "#c2528b")
 BINS = 48
 WIDTH = 4.6
 """Inches of 72 points: a plot fills a narrow screen and half of a wide one."""
+ROW = 0.52
+"""Inches of one distribution."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +117,7 @@ def _confidence(state: Survey, columns: Columns, source: Node) -> Plot:
     return _ridges(title, ridges, label, f"confidence {attack}", limits=(0.0, 1.0))
 
 
-def _scores(
-    columns: Columns, node: Node, attacks: Sequence[Node], threshold: float | None
-) -> Plot:
+def _scores(columns: Columns, node: Node, attacks: Sequence[Node], threshold: float | None) -> Plot:
     """Distribution of a detector's score on clean and on attacked images."""
     ridges = [Ridge("clean", columns.column(node.name, "score").astype(np.float64), CLEAN)]
     for i, attack in enumerate(attacks):
@@ -142,10 +142,9 @@ def _ridges(
     """Distributions one below the other on a common axis, medians marked."""
     finite = [ridge.values[np.isfinite(ridge.values)] for ridge in ridges]
     low, high = limits or _range([*finite, np.array([] if line is None else [line])])
-    row = 0.52
-    figure = Figure(figsize=(WIDTH, row * len(ridges) + 0.62))
-    axes = figure.add_axes((0.03, 0.5 / figure.get_figheight(), 0.94, 0), zorder=1)
-    axes.set_position((0.03, 0.5 / figure.get_figheight(), 0.94, 1 - 0.56 / figure.get_figheight()))
+    tall = ROW * len(ridges) + 0.56
+    figure = Figure(figsize=(WIDTH, tall), facecolor="none")
+    axes = figure.add_axes((0.03, 0.5 / tall, 0.94, 1 - 0.56 / tall))
     edges = np.linspace(low, high, BINS + 1)
     words = []
     for i, (ridge, values) in enumerate(zip(ridges, finite, strict=True)):
@@ -167,13 +166,22 @@ def _ridge(
     """Draw one distribution; returns it in words."""
     counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
     height = counts / max(1, counts.max()) * 0.56
-    axes.stairs(base + height, edges, baseline=base, fill=True, color=ridge.colour, alpha=0.5)
-    axes.stairs(base + height, edges, baseline=base, color=ridge.colour, linewidth=1)
+    axes.stairs(
+        base + height,
+        edges,
+        baseline=base,
+        fill=True,
+        facecolor=(ridge.colour, 0.5),
+        edgecolor=ridge.colour,
+        linewidth=0.8,
+    )
     axes.axhline(base, color=INK, linewidth=0.5, alpha=0.35)
     left, right = edges[0], edges[-1]
     axes.text(left, base + 0.66, _short(ridge.label), fontsize=8.5, va="bottom", color=INK)
     if not len(values):
-        axes.text(right, base + 0.66, "no finite value", fontsize=8.5, ha="right", va="bottom")
+        axes.text(
+            right, base + 0.66, "no finite value", fontsize=8.5, ha="right", va="bottom", color=INK
+        )
         return f"{ridge.label}: no finite value"
     median = float(np.median(values))
     axes.plot([median, median], [base, base + 0.56], color=INK, linewidth=1.4)
@@ -199,7 +207,7 @@ def _range(columns: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
 def _roc(columns: Columns, node: Node, attacks: Sequence[Node]) -> Plot:
     """ROC curves of a detector, clean images against those of each attack."""
     benign = np.sort(columns.column(node.name, "score").astype(np.float64))
-    figure = Figure(figsize=(WIDTH, 3.5))
+    figure = Figure(figsize=(WIDTH, 3.5), facecolor="none")
     axes = figure.add_axes((0.13, 0.14, 0.84, 0.83))
     axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, alpha=0.4, linestyle=(0, (2, 3)))
     words = []

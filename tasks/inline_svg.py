@@ -6,6 +6,7 @@ import hashlib
 import io
 import re
 import warnings
+from typing import Any
 
 import matplotlib
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 
 INK = "#010203"
 """A colour that stands for the page's own text colour."""
-SETTINGS = {
+SETTINGS: Any = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "axes.unicode_minus": False,
@@ -31,7 +32,7 @@ def inline(figure: Figure, salt: str) -> str:
         figure: drawn with :data:`INK` for whatever follows the page's text colour.
         salt: tells this figure's names from those of others.
     """
-    canvas = FigureCanvasSVG(figure)
+    canvas: Any = FigureCanvasSVG(figure)
     sink = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with matplotlib.rc_context({**SETTINGS, "svg.hashsalt": salt}), warnings.catch_warnings():
@@ -50,5 +51,8 @@ def _embedded(text: str, prefix: str) -> str:
     text = re.sub(r'^(<svg[^>]*?) width="[^"]*"', r"\1", text)
     text = re.sub(r'^(<svg[^>]*?) height="[^"]*"', r"\1", text)
     text = re.sub(r"font: ([0-9.]+px) [^;\"]*", r"font-size: \1", text)
-    text = re.sub(r"\n\s*", "\n", text)
+    text = re.sub(r"<style.*?</style>|<defs>\s*</defs>", "", text, flags=re.DOTALL)
+    text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)
+    text = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), text)
+    text = re.sub(r"\s*\n\s*", "\n", text)
     return text.replace(INK, "currentColor").strip()

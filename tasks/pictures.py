@@ -346,7 +346,7 @@ def _pictures(
         largest = int(np.abs(change).max(initial=0))
         caption = f"at most {largest}/255"
         pixels = amplified(change, factor)
-        role = f"difference × {factor}"
+        role = f"difference \u00d7 {factor}"
         shown.append(picture(role, pixels, side, subject=subject, caption=caption))
     for name, pixels in example.parts.items():
         if name == "purified":

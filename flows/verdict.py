@@ -1,0 +1,142 @@
+"""What a run showed, in a few sentences made from the rows of its summary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from flows.scorecard import count, deployable, interval, number, told
+
+Row = dict[str, Any]
+
+THREATS = {
+    "oblivious": "made without regard to any purifier",
+    "grey": "made by someone who knows the kind of defence, not its parameters",
+    "bpda": "made through the purifier it names",
+    "eot": "made through the purifier it names, averaged over draws",
+    "full-gradient": "made with the gradient of the whole defence",
+    "query": "made from the model's answers alone",
+    "precomputed": "made elsewhere",
+}
+
+
+def verdict(rows: Sequence[Row]) -> list[str]:
+    """Sentences on clean accuracy, accuracy under each attack, and the best deployable purifier.
+
+    Args:
+        rows: of a summary.
+
+    Returns:
+        One paragraph an entry.
+    """
+    plain = [row for row in rows if row["policy"] == "none"]
+    metric = _measure(plain)
+    if metric is None:
+        return ["The run measured neither accuracy nor label recovery, so there is no verdict."]
+    found = [row for row in plain if row["metric"] == metric and row["value"] is not None]
+    said = [_clean(found, metric)]
+    attacks = dict.fromkeys(row["attack"] for row in found if row["attack"] != "none")
+    for attack in attacks:
+        said.append(_under(attack, found, metric))
+    if not attacks:
+        said.append("No attack was run.")
+    return [sentence for sentence in said if sentence]
+
+
+ADAPTIVE = {"grey", "bpda", "eot", "full-gradient"}
+
+
+def caveat(rows: Sequence[Row]) -> str:
+    """A warning where purifiers were only tried against attacks that do not know them."""
+    purified = [r for r in rows if r["attack"] != "none" and r["purifier"] != "none"]
+    if not purified or any(row["threat"] in ADAPTIVE for row in purified):
+        return ""
+    return (
+        "No attack of this run was made through a purifier. An attacker who knows the defence "
+        "may do better than these figures say."
+    )
+
+
+def threats(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """The threat models that the summary names, with their meaning."""
+    names = dict.fromkeys(row["threat"] for row in rows if row["threat"] != "none")
+    return [(name, THREATS.get(name, "")) for name in names]
+
+
+def _measure(rows: Sequence[Row]) -> str | None:
+    names = {row["metric"] for row in rows}
+    return next((name for name in ("accuracy", "label_recovery") if name in names), None)
+
+
+def _value(rows: Sequence[Row], attack: str, purifier: str) -> Row | None:
+    for row in rows:
+        if row["attack"] == attack and row["purifier"] == purifier:
+            return row
+    return None
+
+
+def _shown(row: Row, metric: str) -> str:
+    between = interval(metric, row)
+    return number(metric, row["value"]) + (f" ({between})" if between else "")
+
+
+def _clean(rows: Sequence[Row], metric: str) -> str:
+    if metric != "accuracy":
+        return (
+            "The dataset has no labels: figures say how often the model still predicts "
+            "what it predicts for the clean image."
+        )
+    row = _value(rows, "none", "none")
+    if row is None:
+        return ""
+    return (
+        f"Without an attack the model classifies {_shown(row, metric)} of "
+        f"{count(row['n'])} images correctly."
+    )
+
+
+def _under(attack: str, rows: Sequence[Row], metric: str) -> str:
+    bare = _value(rows, attack, "none")
+    if bare is None:
+        return ""
+    what = "accuracy is" if metric == "accuracy" else "the prediction stays the same for"
+    text = f"Under {attack} {what} {_shown(bare, metric)}."
+    purified = [r for r in rows if r["attack"] == attack and r["purifier"] != "none"]
+    usable = deployable(purified)
+    if usable:
+        text += _best(usable, bare, rows, metric)
+    elif purified:
+        text += " No purifier that could be deployed was run."
+    if told(purified):
+        text += " Methods that are given the clean original are listed apart."
+    return text
+
+
+def _best(usable: Sequence[Row], bare: Row, rows: Sequence[Row], metric: str) -> str:
+    best = max(usable, key=lambda row: row["value"])
+    if best["value"] <= bare["value"]:
+        return (
+            f" No purifier that could be deployed raises it; the best, {best['purifier']}, "
+            f"leaves {_shown(best, metric)}."
+        )
+    text = (
+        f" The best purifier that could be deployed, {best['purifier']}, brings it to "
+        f"{_shown(best, metric)}"
+    )
+    cost = _cost(best["purifier"], rows, metric)
+    return text + (f" {cost}." if cost else ".")
+
+
+def _cost(purifier: str, rows: Sequence[Row], metric: str) -> str:
+    """What a purifier costs on clean images, in points."""
+    before, after = _value(rows, "none", "none"), _value(rows, "none", purifier)
+    if before is None or after is None:
+        return ""
+    points = 100 * (before["value"] - after["value"])
+    shown = f"{abs(points):.1f} points"
+    if abs(points) < 0.05:
+        return "at no cost on clean images"
+    if points < 0:
+        return f"and gains {shown} on clean images"
+    unit = "accuracy" if metric == "accuracy" else "agreement"
+    return f"and costs {shown} of {unit} on clean images"
