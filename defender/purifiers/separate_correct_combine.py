@@ -18,22 +18,24 @@ from defender.types import Images, Knowledge, Scores, Seeds, check_parameters, p
 
 @dataclass(frozen=True)
 class SeparateCorrectCombine:
-    """Gradient mask, two layers, gradient descent on one of them, and their sum.
+    """Splits an image by its gradient mask, corrects one layer by descent, and adds them up.
 
     With the attacked image x' and a reference image r:
 
     * separate: ``y0 = argmax f(r)``, ``G = |d/dx' CE(f(x'), y0)|``,
       ``M = [G > mean(G) + k std(G)]``, ``A = M x' + (1 - M) r``, ``U = (1 - M) x' + M r``;
     * correct: z starts at A and takes ``steps`` steps of Adam on the loss below;
-    * combine: ``y = clip(U + z - r, 0, 1)``, which is ``x' + (z - A)``.
+    * combine: ``y = clip(U + z - r, 0, 1)``.
 
     The loss is ``mean((f(z) - f(r))^2)`` over the logits, ``mean((z - r)^2)`` over the pixels, or
     the first plus ``pixel_weight`` times the second. The variants:
 
     * ``"blind"``: r is the median-smoothed x'. ``tv_weight`` times the mean total variation of z
-      is added, and after every step z is clamped to [0, 1] and to within ``epsilon_hat`` of A, so
-      that y stays within ``epsilon_hat`` of x'.
-    * ``"reference"``: r is the clean image; z is clamped to [0, 1] after every step.
+      is added to the loss, and z is clamped to [0, 1] and to within ``epsilon_hat`` of x' at the
+      start and after every step. As z is held near the whole image, it is the result: ``y = z``.
+      (Adding the layers would add the detail that the smoothing took away a second time.)
+    * ``"reference"``: r is the clean image; z is clamped to [0, 1] after every step. The sum is
+      ``x' + (z - A)``.
     * ``"code"``: r is the clean image and the arithmetic is the repository's, to the letter:
       ``A = U = M r + (1 - M) x'``, logits loss, z not clamped. Outside the mask the combination
       doubles the perturbation.
@@ -56,9 +58,9 @@ class SeparateCorrectCombine:
         FloatingPointError: a gradient that is not finite.
 
     Source: XuanZhao777, Image-Defender (repository: README and code).
-    Differs: ``"code"`` none, but for batches, in which every image has its own loss and its own
-    Adam; ``"reference"`` takes the two layers of the README, which the code makes identical, and
-    clamps; ``"blind"`` is ours.
+    Differs: ``"code"`` in batches only, in which every image has its own loss and its own Adam;
+    ``"reference"`` in the two layers, which are the README's and which the code makes identical,
+    and in the clamping; ``"blind"`` is ours.
     """
 
     version: ClassVar[int] = 1
@@ -137,34 +139,44 @@ class SeparateCorrectCombine:
         attacked_layer, unattacked_layer = layers(images, reference, mask)
         if self.variant == "code":
             attacked_layer = unattacked_layer
-        corrected = self.correct(attacked_layer, reference)
+        start, low, high = attacked_layer, None, None
+        if self.variant == "blind":
+            low, high = box(images, self.epsilon_hat)
+            start = torch.clamp(start, low, high)
+        elif self.variant == "reference":
+            low, high = torch.zeros_like(start), torch.ones_like(start)
+        corrected = self.correct(start, reference, low, high)
+        blind = self.variant == "blind"
+        combined = corrected if blind else unattacked_layer + corrected - reference
         return {
             "mask": mask,
             "attacked_layer": attacked_layer,
             "unattacked_layer": unattacked_layer,
             "corrected": corrected.clamp(0.0, 1.0),
-            "purified": (unattacked_layer + corrected - reference).clamp_(0.0, 1.0),
+            "purified": combined.clamp(0.0, 1.0),
         }
 
     @torch.no_grad()
-    def correct(self, attacked_layer: Images, reference: Images) -> Images:
-        """Descend from the attacked layer on the loss of the class description.
+    def correct(
+        self, start: Images, reference: Images, low: Tensor | None, high: Tensor | None
+    ) -> Images:
+        """Descend from a layer on the loss of the class description, with Adam.
 
         Args:
-            attacked_layer: (n, c, h, w), A.
+            start: (n, c, h, w), z before the first step; left unchanged.
             reference: (n, c, h, w), r.
+            low: (n, c, h, w), smallest values after a step, or None.
+            high: (n, c, h, w), largest values after a step, or None.
 
         Returns:
-            (n, c, h, w), z after the last step; not clamped for ``"code"``.
+            (n, c, h, w), z after the last step.
         """
         wanted = self.model(reference)
 
         def minus_loss(images: Images) -> Scores:
             return -self._loss(images, reference, wanted)
 
-        reach = self.epsilon_hat if self.variant == "blind" else 1.0
-        low, high = box(attacked_layer, reach)
-        corrected = attacked_layer.clone()
+        corrected = start.clone()
         mean, square = torch.zeros_like(corrected), torch.zeros_like(corrected)
         total = corrected.new_zeros(())
         for step in range(1, self.steps + 1):
@@ -174,7 +186,7 @@ class SeparateCorrectCombine:
             square.mul_(0.999).addcmul_(ascent, ascent, value=1 - 0.999)
             scale = (square.sqrt() / (1 - 0.999**step) ** 0.5).add_(1e-8)
             corrected.addcdiv_(mean, scale, value=self.learning_rate / (1 - 0.9**step))
-            if self.variant != "code":
+            if low is not None:
                 torch.clamp(corrected, low, high, out=corrected)
         check_finite(total, self)
         return corrected
