@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from storage.errors import DatasetNotFound, SourceError
 from storage.sources.headers import size_hint
-from storage.sources.items import JSON, Content, Item, identity_of, require_choice
+from storage.sources.items import JSON, Content, Item, identity_of, require_choice, require_text
 from storage.sources.listing import (
     ORDERS,
     Labels,
@@ -57,6 +57,9 @@ class Zip:
     def __post_init__(self) -> None:
         """Accept the path as text and check the options."""
         object.__setattr__(self, "path", Path(self.path))
+        require_text("prefix", self.prefix)
+        if self.labels_csv is not None:
+            require_text("labels_csv", self.labels_csv, least=1)
         require_choice("order", self.order, ORDERS)
 
     def identity(self) -> dict[str, JSON]:
@@ -112,7 +115,7 @@ class Zip:
             raise DatasetNotFound(
                 f"expected a zip file at {self.path}: {error.strerror}"
             ) from error
-        except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
             raise SourceError(f"expected a zip file at {self.path}, got: {error}") from error
 
     def _members(self, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:

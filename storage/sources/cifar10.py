@@ -73,6 +73,8 @@ class Cifar10:
         if self.path is not None:
             object.__setattr__(self, "path", Path(self.path))
         require_choice("split", self.split, tuple(_BATCHES))
+        if not isinstance(self.download, bool):
+            raise ValueError(f"download: expected true or false, got {self.download!r}")
 
     def identity(self) -> dict[str, JSON]:
         """Kind, path and split."""

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from storage.errors import DatasetNotFound, SourceError
 from storage.sources.headers import size_hint
-from storage.sources.items import JSON, Content, Item, identity_of, require_choice
+from storage.sources.items import JSON, Content, Item, identity_of, require_choice, require_text
 from storage.sources.listing import (
     ORDERS,
     Labels,
@@ -51,6 +51,9 @@ class Folder:
     def __post_init__(self) -> None:
         """Accept the path as text and check the options."""
         object.__setattr__(self, "path", Path(self.path))
+        require_text("split", self.split)
+        if self.labels_csv is not None:
+            require_text("labels_csv", self.labels_csv, least=1)
         require_choice("order", self.order, ORDERS)
 
     @property
@@ -78,22 +81,7 @@ class Folder:
         labels = self._labels(names)
         for name in ordered(names, self.order):
             path = self.root / name
-            try:
-                status = path.stat()
-            except OSError as error:
-                yield Item(name, labels.of(name), f"unreadable: {error.strerror}", 0)
-                continue
-            stamp = f"{status.st_size}-{status.st_mtime_ns}"
-            if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-                yield Item(name, labels.of(name), f"{stamp} no file", 0)
-                continue
-            try:
-                with path.open("rb") as stream:
-                    hint = size_hint(stream)
-            except OSError as error:
-                yield Item(name, labels.of(name), f"{stamp} unreadable: {error.strerror}", 0)
-            else:
-                yield Item(name, labels.of(name), stamp, hint)
+            yield Item(name, labels.of(name), file_stamp(path), file_hint(path))
 
     def read(self, items: Sequence[Item]) -> Iterator[Content]:
         """Yield the bytes of the files.
@@ -113,7 +101,7 @@ class Folder:
     def _names(self) -> list[str]:
         self._require()
         names: list[str] = []
-        for folder, folders, files in os.walk(self.root):
+        for folder, folders, files in os.walk(self.root, onerror=_refuse):
             folders[:] = [name for name in folders if is_item(f"{name}/x")]
             relative = Path(folder).relative_to(self.root).as_posix()
             prefix = "" if relative == "." else f"{relative}/"
@@ -132,9 +120,35 @@ class Folder:
         return labels_from_csv(data, str(path), "" if parent == "." else parent)
 
 
+def _refuse(error: OSError) -> None:
+    """Stop at a sub-folder that cannot be listed: its images must not vanish silently."""
+    raise SourceError(f"cannot list {error.filename}: {error.strerror}") from error
+
+
 def _text(name: str) -> str:
     """A name that is not UTF-8 with its bytes escaped; such a file is then not found."""
     return name.encode("utf-8", "backslashreplace").decode()
+
+
+def file_stamp(path: Path) -> str:
+    """Size and modification time of a file, and whether it may be read; it is not opened."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        return f"unreadable: {error.strerror}"
+    readable = stat.S_ISREG(status.st_mode) and os.access(path, os.R_OK)
+    return f"{status.st_size}-{status.st_mtime_ns}{'' if readable else ' unreadable'}"
+
+
+def file_hint(path: Path) -> int:
+    """Bytes of the decoded image by its header, or 0 where there is none to be read."""
+    try:
+        if not path.is_file():  # opening a pipe would wait for ever
+            return 0
+        with path.open("rb") as stream:
+            return size_hint(stream)
+    except OSError:
+        return 0
 
 
 def read_file(path: Path) -> bytes | SourceError:

@@ -66,7 +66,8 @@ def open_header(stream: IO[bytes]) -> ImageFile.ImageFile | None:
     prefix = stream.read(16)
     for name in FORMATS:
         factory, accept = Image.OPEN[name]
-        if accept is not None and accept(prefix) is not True:
+        accepted = accept is None or accept(prefix)
+        if not accepted or isinstance(accepted, str):  # text says why a plugin is not available
             continue
         stream.seek(0)
         try:

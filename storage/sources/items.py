@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,6 @@ class Item(NamedTuple):
     place: str = ""
 
 
-@runtime_checkable
 class Source(Protocol):
     """A dataset that is listed and read in a stream and never loaded whole.
 
@@ -119,3 +118,13 @@ def require_count(name: str, value: int, *, least: int = 0) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
+
+
+def require_text(name: str, value: object, *, least: int = 0) -> None:
+    """Check an option that is text.
+
+    Raises:
+        ValueError: where ``value`` is no text of at least ``least`` characters.
+    """
+    if not isinstance(value, str) or len(value) < least:
+        raise ValueError(f"{name}: expected {'some ' if least else ''}text, got {value!r}")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from storage.errors import DatasetNotFound, SourceError
-from storage.sources.folder import Folder, read_file
-from storage.sources.items import JSON, Content, Item, identity_of
+from storage.sources.folder import Folder, file_hint, file_stamp, read_file
+from storage.sources.items import JSON, Content, Item, identity_of, require_text
 from storage.sources.listing import is_item
 
 
@@ -34,8 +35,11 @@ class Paired:
     labels_csv: str | None = None
 
     def __post_init__(self) -> None:
-        """Accept the path as text."""
+        """Accept the path as text and check the options."""
         object.__setattr__(self, "path", Path(self.path))
+        require_text("clean", self.clean, least=1)
+        if self.labels_csv is not None:
+            require_text("labels_csv", self.labels_csv, least=1)
 
     def identity(self) -> dict[str, JSON]:
         """Kind and options."""
@@ -127,15 +131,13 @@ class Counterpart:
         Raises:
             DatasetNotFound: where there is no clean folder.
         """
-        attacked = {item.name: item for item in Folder(self._root).items()}
-        matches = _by_stem(attacked)
-        for item in self.paired.items():
-            found = matches.get(_stem(item.name), [])
-            if len(found) == 1:
-                match = attacked[found[0]]
-                yield item._replace(stamp=match.stamp, size_hint=match.size_hint)
-            else:
+        clean = list(self.paired.items())
+        for item, found in zip(clean, self._matches(clean), strict=True):
+            if len(found) != 1:
                 yield item._replace(stamp=f"{len(found)} counterparts", size_hint=0)
+                continue
+            path = self._root / found[0]
+            yield item._replace(stamp=file_stamp(path), size_hint=file_hint(path))
 
     def read(self, items: Sequence[Item]) -> Iterator[Content]:
         """Yield the bytes of the attacked versions of the given clean items.
@@ -143,27 +145,43 @@ class Counterpart:
         Raises:
             DatasetNotFound: where the attack's folder has vanished.
         """
-        folders = {PurePosixPath(item.name).parent for item in items}
-        if not self._root.is_dir():
-            raise DatasetNotFound(f"expected a folder of attacked images at {self._root}")
-        names: list[str] = []
-        for folder in sorted(folders):
-            if (self._root / folder).is_dir():
-                names.extend(
-                    (folder / path.name).as_posix()
-                    for path in (self._root / folder).iterdir()
-                    if path.is_file() and is_item(path.name)
-                )
-        matches = _by_stem(names)
-        for item in items:
-            found = matches.get(_stem(item.name), [])
+        for item, found in zip(items, self._matches(items), strict=True):
             if len(found) == 1:
                 yield read_file(self._root / found[0])
             elif found:
-                yield SourceError(f"has several counterparts in {self.attack}: {sorted(found)}")
+                yield SourceError(f"has several counterparts in {self.attack}: {found}")
             else:
                 wanted = f"{_stem(item.name)}.*"
                 yield SourceError(f"has no counterpart: expected {wanted} in {self._root}")
+
+    def stamps(self, items: Sequence[Item]) -> list[str]:
+        """Stamps of the attacked versions of the given clean items, as ``items`` states them.
+
+        Only the folders of these items are looked at, and no file is opened.
+
+        Raises:
+            DatasetNotFound: where the attack's folder has vanished.
+        """
+        return [
+            file_stamp(self._root / found[0]) if len(found) == 1 else f"{len(found)} counterparts"
+            for found in self._matches(items)
+        ]
+
+    def _matches(self, items: Sequence[Item]) -> list[list[str]]:
+        """For each clean item the attacked files with its path up to the suffix, sorted."""
+        if not self._root.is_dir():
+            raise DatasetNotFound(f"expected a folder of attacked images at {self._root}")
+        names: list[str] = []
+        for folder in {PurePosixPath(item.name).parent for item in items}:
+            if (self._root / folder).is_dir():
+                with os.scandir(self._root / folder) as entries:
+                    names.extend(
+                        (folder / entry.name).as_posix()
+                        for entry in entries
+                        if is_item(entry.name) and entry.is_file()
+                    )
+        matches = _by_stem(names)
+        return [sorted(matches.get(_stem(item.name), [])) for item in items]
 
     @property
     def _root(self) -> Path:
@@ -174,7 +192,7 @@ def _stem(name: str) -> str:
     return PurePosixPath(name).with_suffix("").as_posix()
 
 
-def _by_stem(names: Sequence[str] | dict[str, Item]) -> dict[str, list[str]]:
+def _by_stem(names: Sequence[str]) -> dict[str, list[str]]:
     stems: dict[str, list[str]] = {}
     for name in names:
         stems.setdefault(_stem(name), []).append(name)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from storage.sources.items import JSON, Content, Item, identity_of
+from storage.sources.items import JSON, Content, Item, identity_of, require_text
 from storage.sources.rows import (
     class_names,
     find_columns,
@@ -42,8 +42,10 @@ class Parquet:
     label_column: str = "auto"
 
     def __post_init__(self) -> None:
-        """Accept the path as text."""
+        """Accept the path as text and check the options."""
         object.__setattr__(self, "path", Path(self.path))
+        require_text("image_column", self.image_column, least=1)
+        require_text("label_column", self.label_column, least=1)
 
     def identity(self) -> dict[str, JSON]:
         """Kind and options."""

@@ -60,6 +60,6 @@ def load_arrays(path: Path) -> Any:
     except FileNotFoundError as error:
         raise DatasetNotFound(f"expected a file at {path}, got nothing") from error
     except Exception as error:  # a damaged pickle raises nearly anything
-        if isinstance(error, OSError | MemoryError):
+        if isinstance(error, MemoryError):
             raise
         raise SourceError(f"{path}: cannot be read as a pickle of arrays: {error}") from error

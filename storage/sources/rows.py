@@ -139,7 +139,7 @@ def open_part(path: Path) -> pq.ParquetFile:
         return pq.ParquetFile(path, memory_map=False, buffer_size=_BUFFER, pre_buffer=False)
     except FileNotFoundError as error:
         raise DatasetNotFound(f"expected a Parquet file at {path}, got nothing") from error
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, OSError) as error:
         raise SourceError(f"expected a Parquet file at {path}, got: {error}") from error
 
 

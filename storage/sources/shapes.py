@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.errors import SourceError
-from storage.sources.items import JSON, Content, Item, identity_of, require_count
+from storage.sources.items import JSON, Content, Item, identity_of, require_count, require_text
 
 Plane = NDArray[np.float64]
 
@@ -51,6 +51,7 @@ class Shapes:
         """Check the options."""
         require_count("count", self.count)
         require_count("seed", self.seed)
+        require_text("split", self.split, least=1)
 
     def identity(self) -> dict[str, JSON]:
         """Kind, options and the generator's version."""
