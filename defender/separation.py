@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from defender.objectives import Classifier, Misclassify, gradient
+from defender.gradients import gradient
+from defender.objectives import Classifier, Misclassify
 from defender.types import Images
 
 

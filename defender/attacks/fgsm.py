@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from defender.gradients import gradient
 from defender.norms import ascend_
-from defender.objectives import gradient
 from defender.types import Budget, Images, Objective, Seeds, Threat, check_parameters, parameter
 
 

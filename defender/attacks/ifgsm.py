@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import torch
 
+from defender.gradients import check_finite, gradient
 from defender.norms import ascend_, box
-from defender.objectives import check_finite, gradient
 from defender.types import Budget, Images, Objective, Seeds, Threat, check_parameters, parameter
 
 

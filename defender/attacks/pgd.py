@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from defender.gradients import check_finite, gradient
 from defender.noise import derive_seeds
 from defender.norms import ascend_, project_, random_start
-from defender.objectives import check_finite, gradient
 from defender.types import Budget, Images, Objective, Seeds, Threat, check_parameters, parameter
 
 

@@ -9,8 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from defender.gradients import check_finite, gradient, ordinary
 from defender.norms import box
-from defender.objectives import Classifier, check_finite, gradient, ordinary
+from defender.objectives import Classifier
 from defender.separation import gradient_magnitude, layers, predict, suspected
 from defender.smoothing import median_filter
 from defender.types import Images, Knowledge, Scores, Seeds, check_parameters, parameter
