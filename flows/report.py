@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
@@ -70,6 +71,7 @@ def render(state: Survey, summary: dict[str, Any], columns: Columns) -> str:
         lstrip_blocks=True,
     )
     environment.filters["count"] = count
+    environment.filters["breakable"] = breakable
     context = dict(
         summary=summary,
         verdict=verdict(rows),
@@ -84,6 +86,7 @@ def render(state: Survey, summary: dict[str, Any], columns: Columns) -> str:
         detectors_told=detector_table(told(rows), summary["thresholds"]),
         policies=policy_table(deployable(rows)),
         policies_told=policy_table(told(rows)),
+        has_psnr=any(row["metric"].startswith("psnr") for row in rows),
         policy_meanings=_policies(rows),
         plots=[
             {"title": plot.title, "alt": plot.alt, "svg": Markup(plot.svg)}
@@ -99,6 +102,11 @@ def render(state: Survey, summary: dict[str, Any], columns: Columns) -> str:
     )
     context["contents"] = [(name, title) for name, given, title in CONTENTS if _any(context, given)]
     return environment.get_template("report.html").render(context)
+
+
+def breakable(text: str) -> Markup:
+    """A label, escaped, that may be broken between its words, brackets and parameters."""
+    return Markup("<wbr>").join(re.split(r"(?<=[=,/:_])|(?=[(])|(?<=[a-z])(?=[A-Z])", text))
 
 
 def _any(context: dict[str, Any], names: tuple[str, ...]) -> bool:

@@ -10,7 +10,7 @@ from defender.metrics import METRICS
 
 Row = dict[str, Any]
 
-DASH = "\u2013"
+DASH, PERCENT = "\u2013", "\u00a0%"
 RATES = {name for name, metric in METRICS.items() if metric.kind == "rate"} | {
     "false_positive_rate",
     "tpr_at_fpr_0.01",
@@ -118,7 +118,7 @@ def number(metric: str, value: float | None) -> str:
     if value is None:
         return DASH
     if metric in RATES or metric in SHARES:
-        return f"{100 * value:.1f} %"
+        return f"{100 * value:.1f}{PERCENT}"
     if metric in ("psnr", "psnr_legacy"):
         return f"{value:.2f}"
     return f"{value:.4f}" if metric == "linf" else f"{value:.3f}"
@@ -129,7 +129,7 @@ def interval(metric: str, row: Row) -> str:
     if row["ci_low"] is None or row["ci_high"] is None:
         return ""
     low, high = number(metric, row["ci_low"]), number(metric, row["ci_high"])
-    return f"{low.removesuffix(' %')} {DASH} {high}"
+    return f"{low.removesuffix(PERCENT)}\u00a0{DASH}\u00a0{high}"
 
 
 def count(value: int) -> str:
@@ -184,7 +184,7 @@ def _mark(section: Section, metrics: list[str]) -> None:
 
     def value(line: Line) -> float:
         cell = line.cells[position]
-        text = DASH if cell is None else cell.value.removesuffix(" %")
+        text = DASH if cell is None else cell.value.removesuffix(PERCENT)
         return -1.0 if text == DASH else float(text)
 
     top = max(value(line) for line in section.lines)
@@ -224,12 +224,13 @@ def detector_table(rows: Sequence[Row], thresholds: dict[str, float | None]) -> 
 
 def policy_table(rows: Sequence[Row]) -> Table | None:
     """Attacks as sections; a row for each detector, policy and purifier."""
+    chosen = [row for row in rows if row["policy"] in POLICIES]
     return _table(
-        [row for row in rows if row["policy"] in POLICIES],
+        sorted(chosen, key=lambda row: row["attack"] != "none"),
         "Policy",
         section=lambda row: (attack_title(row["attack"], row["threat"]), ""),
         line=lambda row: (
-            f"{row['policy']}, {purifier_title(row['purifier'])}",
+            f"{row['policy']} · {purifier_title(row['purifier'])}",
             f"{row['detector']} · {row['knowledge']}",
         ),
     )

@@ -40,6 +40,8 @@ def verdict(rows: Sequence[Row]) -> list[str]:
         said.append(_under(attack, found, metric))
     if not attacks:
         said.append("No attack was run.")
+    if told(plain):
+        said.append("Methods that are given the clean original are listed apart and not ranked.")
     return [sentence for sentence in said if sentence]
 
 
@@ -47,10 +49,16 @@ ADAPTIVE = {"grey", "bpda", "eot", "full-gradient"}
 
 
 def caveat(rows: Sequence[Row]) -> str:
-    """A warning where purifiers were only tried against attacks that do not know them."""
+    """How far the figures carry against attackers who know the defence."""
     purified = [r for r in rows if r["attack"] != "none" and r["purifier"] != "none"]
-    if not purified or any(row["threat"] in ADAPTIVE for row in purified):
+    if not purified:
         return ""
+    adaptive = dict.fromkeys(row["attack"] for row in purified if row["threat"] in ADAPTIVE)
+    if adaptive:
+        return (
+            f"Adapted to a purifier: {', '.join(adaptive)}. A purifier that no attack was made "
+            "through may fall to one that is."
+        )
     return (
         "No attack of this run was made through a purifier. An attacker who knows the defence "
         "may do better than these figures say."
@@ -107,8 +115,6 @@ def _under(attack: str, rows: Sequence[Row], metric: str) -> str:
         text += _best(usable, bare, rows, metric)
     elif purified:
         text += " No purifier that could be deployed was run."
-    if told(purified):
-        text += " Methods that are given the clean original are listed apart."
     return text
 
 

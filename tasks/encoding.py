@@ -111,9 +111,9 @@ def picture(
 
 
 def amplification(changes: Sequence[NDArray[np.int16]]) -> int:
-    """The largest factor of 1, 2, 4, ... 64 that keeps all changes within the grey scale."""
+    """The largest factor of 1, 2, 4, ... 64 that keeps all changes well within the grey scale."""
     largest = max((int(np.abs(change).max(initial=0)) for change in changes), default=0)
-    return next(factor for factor in FACTORS if largest * factor <= 127 or factor == 1)
+    return next(factor for factor in FACTORS if largest * factor <= 96 or factor == 1)
 
 
 def change_of(before: Pixels, after: Pixels) -> NDArray[np.int16]:

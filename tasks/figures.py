@@ -81,7 +81,7 @@ def _purified(state: Survey, attack: str) -> list[tuple[str, str, str]]:
     for node in state.plan:
         if node.kind == "purify" and node.attack == attack:
             told = state.bench.purifiers[node.position].knowledge == "reference"
-            label = f"{node.purifier} (reference)" if told else node.purifier
+            label = f"{node.purifier} (given the original)" if told else node.purifier
             colour = TOLD if told else PURIFIED
             found.append((told, f"score/{attack}/{node.purifier}", label, colour))
     return [entry[1:] for entry in sorted(found, key=lambda entry: entry[0])]
@@ -99,7 +99,7 @@ def _quality(state: Survey, columns: Columns, source: Node) -> list[Plot]:
     if not ridges:
         return []
     title = f"PSNR after {attack}" if attack != "none" else "PSNR of purified clean images"
-    return [_ridges(title, ridges, "PSNR against the clean image, dB", f"psnr {attack}")]
+    return [_ridges(title, ridges, "PSNR against the clean image, dB", f"psnr {attack}", digits=2)]
 
 
 def _confidence(state: Survey, columns: Columns, source: Node) -> Plot:
@@ -138,6 +138,7 @@ def _ridges(
     *,
     limits: tuple[float, float] | None = None,
     line: float | None = None,
+    digits: int = 3,
 ) -> Plot:
     """Distributions one below the other on a common axis, medians marked."""
     finite = [ridge.values[np.isfinite(ridge.values)] for ridge in ridges]
@@ -149,7 +150,7 @@ def _ridges(
     words = []
     for i, (ridge, values) in enumerate(zip(ridges, finite, strict=True)):
         base = float(len(ridges) - 1 - i)
-        words.append(_ridge(axes, ridge, values, edges, base))
+        words.append(_ridge(axes, ridge, values, edges, base, digits))
     if line is not None:
         axes.axvline(line, color=INK, linewidth=1, linestyle=(0, (4, 3)))
         words.append(f"threshold {line:.3g}")
@@ -161,7 +162,12 @@ def _ridges(
 
 
 def _ridge(
-    axes: Axes, ridge: Ridge, values: NDArray[np.float64], edges: NDArray[np.float64], base: float
+    axes: Axes,
+    ridge: Ridge,
+    values: NDArray[np.float64],
+    edges: NDArray[np.float64],
+    base: float,
+    digits: int,
 ) -> str:
     """Draw one distribution; returns it in words."""
     counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
@@ -185,10 +191,10 @@ def _ridge(
         return f"{ridge.label}: no finite value"
     median = float(np.median(values))
     axes.plot([median, median], [base, base + 0.56], color=INK, linewidth=1.4)
-    text = f"median {median:.3g}"
+    text = f"median {median:.{digits}f}"
     missing = len(ridge.values) - len(values)
     if missing:
-        text += f", {missing} infinite"
+        text += f", {missing} not finite"
     axes.text(right, base + 0.66, text, fontsize=8.5, ha="right", va="bottom", color=INK)
     return f"{ridge.label}: {text}"
 

@@ -327,7 +327,7 @@ def _pictures(
     label = int(columns.column("ingest", "label")[example.index])
 
     def seen(role: str, pixels: Pixels, prediction: int, confidence: float) -> Picture:
-        caption = f"{class_name(state, prediction)} {100 * confidence:.0f} %"
+        caption = f"{class_name(state, prediction)} {100 * confidence:.0f}\u00a0%"
         verdict = "" if label < 0 else "right" if prediction == label else "wrong"
         return picture(role, pixels, side, subject=subject, caption=caption, verdict=verdict)
 
@@ -355,7 +355,7 @@ def _pictures(
         if name in example.said:
             shown.append(seen(role, pixels, *example.said[name]))
         elif name in example.masks:
-            share = f"{100 * float((pixels > 0).mean()):.0f} % of values"
+            share = f"{100 * float((pixels > 0).mean()):.0f}\u00a0% of values"
             shown.append(picture(role, pixels, side, subject=subject, caption=share, exact=True))
         else:
             shown.append(picture(role, pixels, side, subject=subject))
