@@ -2,15 +2,45 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
-from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.artifacts import (
+    create_link_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 
 
 def artifact_key(name: str) -> str:
     """A run's name as Prefect accepts it: lower case, digits and dashes."""
     return "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")
+
+
+class ProgressArtifact:
+    """The share of finished chunks on the dashboard, brought up to date now and then.
+
+    Args:
+        name: name of the run.
+        every: seconds between updates; each costs about 30 ms.
+    """
+
+    def __init__(self, name: str, every: float = 10.0) -> None:
+        self.every = every
+        self._id: UUID = create_progress_artifact(
+            progress=0.0, key=f"{artifact_key(name)}-progress", description=f"Chunks of {name}"
+        )
+        self._last = time.monotonic()
+
+    def update(self, done: int, total: int) -> None:
+        """Note how many chunks are finished."""
+        now = time.monotonic()
+        if done == total or now - self._last >= self.every:
+            self._last = now
+            update_progress_artifact(artifact_id=self._id, progress=100.0 * done / max(1, total))
 
 
 def publish(summary: dict[str, Any], folder: Path) -> None:

@@ -12,11 +12,11 @@ from prefect import flow
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.artifacts import publish
+from flows.artifacts import ProgressArtifact, publish
 from flows.progress import Progress
 from flows.report import render
 from flows.schedule import chunk_order, drive
-from storage.files import check_writable, exclusive
+from storage.files import check_writable, exclusive, local_root
 from tasks.budget import check_budget
 from tasks.devices import default_workers
 from tasks.outputs import finished, write_outputs
@@ -63,7 +63,6 @@ def prepare(
     content = load_spec(path, assignments, limit)
     bench = bench_of(content.model_dump_json(), path, store)
     bench.check()
-    check_writable(bench.store.root)
     state = survey(bench)
     return Prepared(content.model_dump_json(), str(path.parent.resolve()), store, bench, state)
 
@@ -86,8 +85,7 @@ def run(
 
     A run with nothing left to do does not start Prefect.
     """
-    bench_root = prepare_root(store)
-    with exclusive(bench_root, wait=wait) as waited:
+    with exclusive(prepare_root(store), wait=wait) as waited:
         if waited and on_wait is not None:
             on_wait()
         ready = prepare(spec, store, assignments, limit)
@@ -106,8 +104,6 @@ def prepare_root(store: str) -> Path:
     Raises:
         StoreError: where it is not.
     """
-    from storage.files import local_root
-
     root = local_root(store)
     check_writable(root)
     return root
@@ -149,6 +145,7 @@ def _execute(ready: Prepared) -> Outcome:
     workers = compute.workers or default_workers(bench.device)
     chunk_task = make_chunk.with_options(retries=compute.retries)
     order = chunk_order(state.chunks, compute.order, bench.spec.seed)
+    dashboard = ProgressArtifact(bench.spec.name)
     with (
         Progress(state, workers) as progress,
         ThreadPoolTaskRunner(max_workers=workers) as runner,
@@ -158,7 +155,11 @@ def _execute(ready: Prepared) -> Outcome:
             call = call_of(work, ready.spec, ready.folder, ready.store)
             return runner.submit(chunk_task, {"call": call})
 
-        tasks = drive(state, order, submit, window=2 * workers, finished=progress.finished)
+        def finished_one(work: Work, receipt: dict[str, Any]) -> None:
+            progress.finished(work, receipt)
+            dashboard.update(len(state.done), state.total)
+
+        tasks = drive(state, order, submit, window=2 * workers, finished=finished_one)
         progress.say("writing summary and report")
         summary = write_outputs(state, render)
     folder = bench.store.run(bench.spec.name)

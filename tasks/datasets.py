@@ -11,6 +11,7 @@ from typing import Any
 
 from storage.decode import DecodeOptions
 from storage.errors import DamagedChunk, StorageError
+from storage.files import sweep
 from storage.ingest import Catalogue, ChunkItems, catalogue
 from storage.ledger import digest_of
 from storage.sources import SOURCES, Item, Source
@@ -56,6 +57,7 @@ class Dataset:
         Raises:
             StorageError: where the dataset cannot be listed or is empty.
         """
+        sweep(kept.parent, kept.name)
         previous = None
         if kept.exists():
             with contextlib.suppress(DamagedChunk):

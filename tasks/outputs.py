@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from storage.files import remove, write_atomic
+from storage.files import remove, sweep, write_atomic
 from storage.ledger import Finding, digest_of, sha256_file
 from storage.scores import concatenate, read_rows, write_rows
 from tasks.summary import Columns, Row, Summary
@@ -110,6 +110,8 @@ def write_outputs(
     bench = state.bench
     folder = bench.store.run(bench.spec.name)
     remove(folder / INDEX)
+    for name in ("rejected.parquet", "summary.json", "stages.json", "report.html", INDEX):
+        sweep(folder, name)
     summary = Summary(state)
     rows = summary.rows()
     written = _write_scores(summary, folder)

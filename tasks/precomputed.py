@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,7 +11,8 @@ from defender.types import Budget, Threat, check_parameters, parameter
 from storage.errors import SourceError
 from storage.images import Pixels
 from storage.ingest import ingest_chunk
-from storage.sources import Item, Paired
+from storage.ledger import digest_of
+from storage.sources import Paired
 from tasks.datasets import Dataset
 from tasks.errors import SpecError
 
@@ -53,15 +53,13 @@ class Precomputed:
                 f"{where}.folder: expected one of {', '.join(known)}, got {self.folder!r}"
             )
 
-    def _counterparts(self, dataset: Dataset) -> dict[str, Item]:
-        source: Any = dataset.source
-        return {item.name: item for item in source.counterpart(self.folder).items()}
-
     def files_digest(self, dataset: Dataset, index: int) -> str:
         """Digest of the stamps of the attacked files of a chunk."""
-        stamps = self._counterparts(dataset)
-        text = "\n".join(f"{i.name} {stamps[i.name].stamp}" for i in dataset.items(index))
-        return hashlib.sha256(text.encode()).hexdigest()
+        source: Any = dataset.source
+        items = dataset.items(index)
+        stamps = source.counterpart(self.folder).stamps(items)
+        names = [item.name for item in items]
+        return digest_of(list(zip(names, stamps, strict=True)))
 
     def read(
         self, dataset: Dataset, index: int, rows: pa.Table, clean: list[Pixels]

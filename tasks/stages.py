@@ -49,40 +49,37 @@ def attack(chunk: Chunk) -> Made:
 
 
 def _objective(chunk: Chunk, images: Tensor, labels: Tensor, seeds: Tensor) -> Any:
-    bench, spec = chunk.bench, chunk.bench.spec.attacks[chunk.node.position]
-    with torch.no_grad():
-        logits = bench.model(images)
-    check_labels(labels, logits, repr(bench.model))
+    bench, position = chunk.bench, chunk.node.position
+    spec = bench.spec.attacks[position]
+    classes = bench.classes(images)
+    check_labels(labels, classes, repr(bench.model))
     if spec.target is not None:
-        if spec.target >= logits.shape[1]:
+        if spec.target >= classes:
             raise ModelError(
-                f"attacks[{chunk.node.position}].target: expected a class below "
-                f"{logits.shape[1]}, got {spec.target}"
+                f"attacks[{position}].target: expected a class below {classes}, got {spec.target}"
             )
         objective: Any = Classify(bench.model, torch.full_like(labels, spec.target))
     else:
-        labels = torch.where(labels < 0, logits.argmax(1), labels)
+        if bool((labels < 0).any()):
+            with torch.no_grad():
+                labels = torch.where(labels < 0, bench.model(images).argmax(1), labels)
         objective = Misclassify(bench.model, labels)
     if spec.through is None:
         return objective
     purifier = bench.purifiers[bench.purifier_position(spec.through)]
-    return Defended(
-        objective, purifier, draws=spec.draws, seeds=derive_seeds(seeds, "through")
-    )
+    return Defended(objective, purifier, draws=spec.draws, seeds=derive_seeds(seeds, "through"))
 
 
-def check_labels(labels: Tensor, logits: Tensor, model: str) -> None:
+def check_labels(labels: Tensor, classes: int, model: str) -> None:
     """Refuse labels that the model has no output for.
 
     Raises:
         ModelError: naming the label and the number of outputs.
     """
-    if logits.ndim != 2 or len(logits) != len(labels):
-        raise ModelError(f"{model}: expected scores (n, classes), got {tuple(logits.shape)}")
-    if int(labels.max()) >= logits.shape[1]:
+    if int(labels.max()) >= classes:
         raise ModelError(
-            f"{model} has {logits.shape[1]} outputs, but the dataset holds label "
-            f"{int(labels.max())}; expected labels below {logits.shape[1]}"
+            f"{model} has {classes} outputs, but the dataset holds label "
+            f"{int(labels.max())}; expected labels below {classes}"
         )
 
 
@@ -137,7 +134,7 @@ def score(chunk: Chunk) -> Made:
         truth = batch.pick(labels)
         with torch.no_grad():
             logits = bench.model(images)
-        check_labels(truth, logits, repr(bench.model))
+        check_labels(truth, logits.shape[1], repr(bench.model))
         confidence, prediction = logits.softmax(1).max(1)
         loss = nn.functional.cross_entropy(logits, truth.clamp(min=0), reduction="none")
         columns = {

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from defender.attacks import ATTACKS
 from defender.detectors import DETECTORS
@@ -19,7 +19,7 @@ from storage.ledger import digest_of
 from tasks.batches import BatchRule
 from tasks.datasets import Dataset
 from tasks.devices import choose_device, prepare
-from tasks.errors import SpecError
+from tasks.errors import ModelError, SpecError
 from tasks.models import load_model
 from tasks.precomputed import Precomputed
 from tasks.specs import Spec, build, label_of
@@ -41,6 +41,7 @@ class Workbench:
         self.folder = folder
         self.store = Store(local_root(store))
         self.rule = BatchRule(spec.compute.batch, spec.compute.pixels)
+        self._classes: int | None = None
         self._check_labels()
         self._check_metrics()
 
@@ -89,6 +90,22 @@ class Workbench:
             for i, spec in enumerate(self.spec.purifiers)
         ]
 
+    def classes(self, images: Tensor) -> int:
+        """Number of the model's outputs, found by asking it once about one image.
+
+        Raises:
+            ModelError: where it does not answer with scores (n, classes).
+        """
+        if self._classes is None:
+            with torch.no_grad():
+                scores = self.model(images[:1])
+            if scores.ndim != 2 or len(scores) != 1:
+                raise ModelError(
+                    f"{self.model!r}: expected scores (n, classes), got {tuple(scores.shape)}"
+                )
+            self._classes = int(scores.shape[1])
+        return self._classes
+
     @property
     def distortions(self) -> list[str]:
         """The distortion columns that the wanted metrics need."""
@@ -114,7 +131,12 @@ class Workbench:
         _ = self.dataset, self.device, self.model, self.attacks, self.detectors, self.purifiers
         for i, (spec, attack) in enumerate(zip(self.spec.attacks, self.attacks, strict=True)):
             if spec.through is not None:
-                self.purifier_position(spec.through)
+                purifier = self.purifiers[self.purifier_position(spec.through)]
+                if purifier.knowledge == "reference":
+                    raise SpecError(
+                        f"attacks[{i}].through: expected a purifier that works without the clean "
+                        f"original, got {spec.through!r}"
+                    )
             if isinstance(attack, Precomputed):
                 attack.check(self.dataset, f"attacks[{i}]")
 

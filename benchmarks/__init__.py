@@ -1,0 +1,1 @@
+"""Speed and memory, measured in pairs within one run."""

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from defender.attacks import ATTACKS
+from tasks.errors import SpecError
+from tasks.specs import (
+    AlgorithmSpec,
+    AttackSpec,
+    DetectorSpec,
+    build,
+    label_of,
+    load_spec,
+    override,
+    parse_number,
+    parse_spec,
+)
+from tests import toy
+
+
+def test_a_specification_is_read() -> None:
+    spec = parse_spec(toy.content())
+    assert spec.attacks[0].parameters == {
+        "epsilon": "8/255",
+        "step_size": "2/255",
+        "steps": 2,
+    }
+    assert spec.detectors[0] == DetectorSpec(name="GradientMask")
+    assert spec.dataset.options == {"count": 48}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"modle": {}}, ["modle: unknown field (did you mean model?)"]),
+        ({"model": {"nmae": "x"}}, ["model.name", "model.nmae: unknown field"]),
+        ({"compute": {"batch": 0}}, ["compute.batch", "greater than or equal to 1", "got 0"]),
+        ({"compute": {"bacth": 1}}, ["compute.bacth: unknown field (did you mean batch?)"]),
+        ({"dataset": {}}, ["dataset.kind: expected a value, got nothing"]),
+        ({"dataset": "cifar"}, ["dataset", "got 'cifar'"]),
+        ({"name": "a/b"}, ["name", "got 'a/b'"]),
+        ({"name": "data"}, ["name: expected another name"]),
+        ({"attacks": [{"epsilon": 1}]}, ["attacks[0].name: expected a value, got nothing"]),
+        ({"attacks": [7]}, ["attacks[0]", "got 7"]),
+        ({"detectors": [{"name": "x", "policy": "drop"}]}, ["detectors[0].policy", "got 'drop'"]),
+        ({"seed": -1}, ["seed", "got -1"]),
+    ],
+)
+def test_mistakes_name_the_field(change: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(SpecError) as caught:
+        parse_spec(toy.content(**change), "my.yaml")
+    text = str(caught.value)
+    assert text.startswith("my.yaml: ")
+    assert "\n" not in text
+    for word in words:
+        assert word in text
+
+
+@pytest.mark.parametrize("content", [None, [], "text", 3])
+def test_content_that_is_no_mapping(content: Any) -> None:
+    with pytest.raises(SpecError, match="expected a mapping of fields"):
+        parse_spec(content)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="found none"):
+        load_spec(tmp_path / "absent.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [1\nb: 2")
+    with pytest.raises(SpecError, match="expected YAML"):
+        load_spec(broken)
+    broken.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SpecError, match="cannot be read"):
+        load_spec(broken)
+
+
+def test_overrides_reach_into_lists_and_make_sections(tmp_path: Path) -> None:
+    path = toy.write_spec(tmp_path)
+    spec = load_spec(path, ["attacks.0.epsilon=4/255", "compute.workers=2", "examples=0"], limit=9)
+    assert spec.attacks[0].parameters["epsilon"] == "4/255"
+    assert spec.compute.workers == 2
+    assert spec.dataset.limit == 9
+    assert override({}, ["a.b.c=[1, 2]"]) == {"a": {"b": {"c": [1, 2]}}}
+
+
+@pytest.mark.parametrize("word", ["epsilon", "=3", "attacks.9.epsilon=1", "name.x=1", "a=[1"])
+def test_overrides_that_lead_nowhere(word: str) -> None:
+    with pytest.raises(SpecError, match="--set"):
+        override(toy.content(), [word])
+
+
+def test_fractions_are_numbers() -> None:
+    assert parse_number("8/255") == 8 / 255
+    assert parse_number("0.5/2") == 0.25
+    assert parse_number("8/0") == "8/0"
+    assert parse_number("name") == "name"
+    assert parse_number(3) == 3
+
+
+@pytest.mark.parametrize("name", ["IFGSM", "ifgsm", "I-FGSM", "i_fgsm"])
+def test_algorithms_are_found_however_written(name: str) -> None:
+    spec = AlgorithmSpec.model_validate({"name": name, "epsilon": "8/255"})
+    assert build(ATTACKS, spec, "attacks[0]").epsilon == 8 / 255
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ({"name": "IFSGM"}, r"attacks\[2\].name: expected one of .*did you mean IFGSM\?"),
+        ({"name": "IFGSM", "eps": 1}, r"attacks\[2\].eps: unknown parameter of IFGSM"),
+        ({"name": "IFGSM", "epsilon": -1}, r"attacks\[2\].epsilon: expected \[0, 1\], got -1"),
+        ({"name": "IFGSM", "epsilon": "much"}, r"attacks\[2\].epsilon: expected a number"),
+        ({"name": "IFGSM", "steps": 1.5}, r"attacks\[2\].steps: expected a whole number"),
+        ({"name": "IFGSM", "epsilon": float("nan")}, r"attacks\[2\].epsilon: expected \[0, 1\]"),
+        ({"name": "FGSM"}, r"attacks\[2\]: .*epsilon"),
+    ],
+)
+def test_wrong_parameters_are_named(content: dict[str, Any], text: str) -> None:
+    with pytest.raises(SpecError, match=text):
+        build(ATTACKS, AttackSpec.model_validate(content), "attacks[2]")
+
+
+def test_labels_say_what_was_set() -> None:
+    assert label_of(AttackSpec(name="FGSM")) == "FGSM"
+    given = {"name": "IFGSM", "epsilon": "8/255", "target": 3, "through": "jpeg", "draws": 4}
+    label = "IFGSM(epsilon=8/255, target=3, through=jpeg, draws=4)"
+    assert label_of(AttackSpec.model_validate(given)) == label
+    assert label_of(AttackSpec(name="FGSM", label="mine")) == "mine"
+
+
+def test_labels_must_differ(tmp_path: Path) -> None:
+    twice = [{"name": "FGSM", "epsilon": 0.1}, {"name": "FGSM", "epsilon": 0.1}]
+    with pytest.raises(SpecError, match=r"attacks\[1\].label: expected a label of its own"):
+        toy.bench(tmp_path, attacks=twice)
+
+
+def test_an_attack_through_an_unknown_or_told_purifier(tmp_path: Path) -> None:
+    attack = {"name": "FGSM", "epsilon": 0.1, "through": "absent"}
+    with pytest.raises(SpecError, match=r"through: expected the label of a purifier, got 'absent'"):
+        toy.bench(tmp_path, attacks=[attack]).check()
+    with pytest.raises(SpecError, match="works without the clean original"):
+        toy.bench(tmp_path, attacks=[{**attack, "through": "reference"}]).check()
+
+
+def test_unknown_metrics_datasets_and_options(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"metrics\[0\]: expected one of .* got 'psnrr'"):
+        toy.bench(tmp_path, metrics=["psnrr"])
+    with pytest.raises(SpecError, match=r"dataset.kind: .*did you mean cifar10\?"):
+        toy.bench(tmp_path, dataset={"kind": "cifar1O"}).check()
+    with pytest.raises(SpecError, match=r"dataset.cuont: unknown option.*did you mean count\?"):
+        toy.bench(tmp_path, dataset={"kind": "builtin:shapes", "cuont": 3}).check()
+    with pytest.raises(SpecError, match=r"dataset.path: expected a value"):
+        toy.bench(tmp_path, dataset={"kind": "folder"}).check()
+    with pytest.raises(SpecError, match=r"dataset.count: expected"):
+        toy.bench(tmp_path, dataset={"kind": "builtin:shapes", "count": -1}).check()
