@@ -128,7 +128,7 @@ def run(
         if outcome.summary is None:
             print(f"nothing to do: all {outcome.chunks} chunks are done and whole")
         else:
-            from flows.scorecard import print_scorecard
+            from flows.terminal import print_scorecard
 
             print_scorecard(outcome.summary)
             print(f"{outcome.chunk_tasks} of {outcome.chunks} chunks were computed now")
@@ -154,7 +154,7 @@ def status(
         if as_json:
             _print_json(state)
         else:
-            from flows.scorecard import print_status
+            from flows.terminal import print_status
 
             print_status(state)
         raise typer.Exit(Exit.DONE if state["finished"] else Exit.UNFINISHED)
@@ -264,7 +264,7 @@ def list_command(
         if as_json:
             _print_json(listed)
         else:
-            from flows.scorecard import print_listing
+            from flows.terminal import print_listing
 
             print_listing(what, listed)
 
