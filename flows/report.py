@@ -79,7 +79,7 @@ def render(state: Survey, summary: dict[str, Any], columns: Columns) -> str:
         threats=threats(rows),
         bars=bars,
         bars_title=TITLES.get(metric, ""),
-        bars_told=any(bar.kind == "told" for group in bars for bar in group.bars),
+        bars_told=any(group.told for group in bars),
         scores=score_table(deployable(rows), ranked=True),
         scores_told=score_table(told(rows), ranked=False),
         detectors=detector_table(deployable(rows), summary["thresholds"]),
@@ -105,8 +105,8 @@ def render(state: Survey, summary: dict[str, Any], columns: Columns) -> str:
 
 
 def breakable(text: str) -> Markup:
-    """A label, escaped, that may be broken between its words, brackets and parameters."""
-    return Markup("<wbr>").join(re.split(r"(?<=[=,/:_])|(?=[(])|(?<=[a-z])(?=[A-Z])", text))
+    """A label, escaped, that may be broken between its words and before brackets."""
+    return Markup("<wbr>").join(re.split(r"(?<=:)|(?=[(])|(?<=[a-z])(?=[A-Z])", text))
 
 
 def _any(context: dict[str, Any], names: tuple[str, ...]) -> bool:

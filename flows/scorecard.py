@@ -11,6 +11,7 @@ from defender.metrics import METRICS
 Row = dict[str, Any]
 
 DASH, PERCENT = "\u2013", "\u00a0%"
+BETWEEN = f"\u00a0{DASH}\u2060\u00a0"
 RATES = {name for name, metric in METRICS.items() if metric.kind == "rate"} | {
     "false_positive_rate",
     "tpr_at_fpr_0.01",
@@ -107,10 +108,11 @@ class Bar:
 
 @dataclass(frozen=True)
 class Bars:
-    """The bars of one attack."""
+    """The bars of one attack; those of methods given the clean original stand apart."""
 
     title: str
-    bars: list[Bar]
+    bars: list[Bar] = field(default_factory=list)
+    told: list[Bar] = field(default_factory=list)
 
 
 def number(metric: str, value: float | None) -> str:
@@ -129,7 +131,7 @@ def interval(metric: str, row: Row) -> str:
     if row["ci_low"] is None or row["ci_high"] is None:
         return ""
     low, high = number(metric, row["ci_low"]), number(metric, row["ci_high"])
-    return f"{low.removesuffix(PERCENT)}\u00a0{DASH}\u00a0{high}"
+    return f"{low.removesuffix(PERCENT)}{BETWEEN}{high}"
 
 
 def count(value: int) -> str:
@@ -276,30 +278,36 @@ def _line(key: tuple[str, str], found: dict[str, Row], metrics: list[str]) -> Li
 
 
 def bar_groups(rows: Sequence[Row]) -> tuple[str, list[Bars]]:
-    """Accuracy, or label recovery where there are no labels, as bars under each attack."""
+    """Accuracy, or label recovery where there are no labels, as bars under each attack.
+
+    Returns:
+        The metric, empty where there is neither, and one group an attack.
+    """
     plain = [row for row in rows if row["policy"] == "none"]
     names = {row["metric"] for row in plain}
     metric = next((name for name in ("accuracy", "label_recovery") if name in names), "")
-    groups: dict[str, list[Bar]] = {}
-    ordered = sorted(plain, key=lambda row: row["knowledge"] == "reference")
-    for row in (row for row in ordered if row["metric"] == metric and row["value"] is not None):
-        kind = "told" if row["knowledge"] == "reference" else "plain"
-        if row["purifier"] == "none":
-            kind = "clean" if row["attack"] == "none" else "attacked"
-        label = purifier_title(row["purifier"])
-        groups.setdefault(attack_title(row["attack"], row["threat"]), []).append(
-            Bar(
-                label=f"{label} (given the clean original)" if kind == "told" else label,
-                value=100 * row["value"],
-                low=100 * row["ci_low"],
-                high=100 * row["ci_high"],
-                text=number(metric, row["value"]),
-                interval=interval(metric, row),
-                kind=kind,
-            )
-        )
-    order = dict.fromkeys(attack_title(row["attack"], row["threat"]) for row in plain)
-    return metric, [Bars(title, groups[title]) for title in order if title in groups]
+    groups: dict[str, Bars] = {}
+    for row in (row for row in plain if row["metric"] == metric and row["value"] is not None):
+        title = attack_title(row["attack"], row["threat"])
+        group = groups.setdefault(title, Bars(title))
+        bars = group.told if row["knowledge"] == "reference" else group.bars
+        bars.append(_bar(row, metric))
+    return metric, list(groups.values())
+
+
+def _bar(row: Row, metric: str) -> Bar:
+    kind = "told" if row["knowledge"] == "reference" else "plain"
+    if row["purifier"] == "none":
+        kind = "clean" if row["attack"] == "none" else "attacked"
+    return Bar(
+        label=purifier_title(row["purifier"]),
+        value=100 * row["value"],
+        low=100 * row["ci_low"],
+        high=100 * row["ci_high"],
+        text=number(metric, row["value"]),
+        interval=interval(metric, row),
+        kind=kind,
+    )
 
 
 def meanings(rows: Sequence[Row]) -> list[tuple[str, str, str, str]]:

@@ -41,6 +41,8 @@ ORDERS = (
     ("l2_moved", "lower"),
 )
 """Columns by which images are ranked, the first that has values, and which end is best."""
+WORDS = {"psnr": "PSNR", "ssim": "SSIM", "l2": "L2", "linf": "L\u221e", "l2_moved": "L2 moved"}
+"""Names of these columns as they are printed."""
 ROOM = 2_000_000
 """Bytes of all pictures of a report together, about."""
 TYPICAL = 28_000
@@ -76,7 +78,7 @@ class Grid:
         attack: label of the attack.
         purifier: label of the purifier, ``"none"`` for the attack alone.
         knowledge: what the purifier is told.
-        order: the column by which images are ranked.
+        order: the figure by which images are ranked.
         images: how many images were ranked.
         factor: amplification of the difference.
         drift: largest deviation, in 255ths, of what was computed anew from what is stored.
@@ -177,7 +179,7 @@ def example_grid(
         attack=node.attack,
         purifier=node.purifier,
         knowledge=_knowledge(state, node),
-        order=order,
+        order=WORDS.get(order, order),
         images=len(ranked),
         factor=factor,
         drift=max((_drift(example) for example in examples), default=0),
@@ -199,7 +201,7 @@ def figure(name: str, value: float) -> str:
     """A column's value with its name and unit."""
     unit = METRICS[name].unit if name in METRICS and METRICS[name].unit == "dB" else ""
     text = f"{value:.2f}" if abs(value) >= 0.005 or not value else f"{value:.1e}"
-    return f"{name} {text} {unit}".rstrip()
+    return f"{WORDS.get(name, name)} {text} {unit}".rstrip()
 
 
 def class_name(state: Survey, number: int) -> str:
@@ -327,7 +329,7 @@ def _pictures(
     label = int(columns.column("ingest", "label")[example.index])
 
     def seen(role: str, pixels: Pixels, prediction: int, confidence: float) -> Picture:
-        caption = f"{class_name(state, prediction)} {100 * confidence:.0f}\u00a0%"
+        caption = f"{class_name(state, prediction)}, {100 * confidence:.0f}\u00a0%"
         verdict = "" if label < 0 else "right" if prediction == label else "wrong"
         return picture(role, pixels, side, subject=subject, caption=caption, verdict=verdict)
 

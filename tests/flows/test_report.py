@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from flows.report import breakable, render
+from flows.scorecard import BETWEEN
 from tasks.outputs import write_outputs
 from tests import toy
 from tests.flows.page import Page
@@ -96,6 +97,8 @@ def test_reference_methods_stand_apart(hostile: tuple[Page, str, dict[str, Any]]
     tables = "".join(
         text for classes, text in page.texts if "scroll" in classes and "told" not in classes
     )
+    assert "told" in page.text("apart")
+    assert "told" not in page.text("bars", without="apart")
     assert "m<b>" in tables
     assert "told" not in tables
     assert "told" in page.text("told-block")
@@ -112,11 +115,11 @@ def test_figures_are_those_of_the_summary(hostile: tuple[Page, str, dict[str, An
             shown = f"{100 * row['value']:.1f}\u00a0%"
             low, high = 100 * row["ci_low"], 100 * row["ci_high"]
             assert shown in text
-            assert f"{low:.1f}\u00a0\u2013\u00a0{high:.1f}\u00a0%" in text
+            assert f"{low:.1f}{BETWEEN}{high:.1f}\u00a0%" in text
     assert "held-out" in text
     assert "examples: 3" in text
     assert f"@{summary['model']['digest'][:12]}" in text
-    assert "1 files could not be used" in text
+    assert "1 file could not be used" in text
 
 
 def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
@@ -178,7 +181,7 @@ def test_grey_images_without_labels(tmp_path: Path) -> None:
     assert "no labels" in page.text("verdict")
     assert "truly" not in page.text("strip")
     assert "class " in page.text("strip")
-    assert "Ranked by the psnr" in page.text("grid")
+    assert "Ranked by PSNR" in page.text("grid")
 
 
 def test_rejected_files_are_counted_beyond_the_first_fifty(tmp_path: Path) -> None:
@@ -200,4 +203,4 @@ def test_rejected_files_are_counted_beyond_the_first_fifty(tmp_path: Path) -> No
 
 def test_labels_break_between_their_words() -> None:
     broken = breakable("JPEG(quality=60)<x>")
-    assert broken == "JPEG<wbr>(quality=<wbr>60)&lt;x&gt;"
+    assert broken == "JPEG<wbr>(quality=60)&lt;x&gt;"

@@ -90,6 +90,14 @@ def test_missing_figures_are_dashes_and_no_bars() -> None:
     assert [bar.label for bar in groups[0].bars] == ["no purifier"]
 
 
+def test_bars_of_reference_methods_stand_apart() -> None:
+    _, groups = bar_groups(ROWS)
+    assert [group.title for group in groups] == ["No attack", "ifgsm \u00b7 oblivious"]
+    for group in groups:
+        assert [bar.label for bar in group.bars] == ["no purifier", "median"]
+        assert [bar.label for bar in group.told] == ["oracle"]
+
+
 def test_a_cell_that_rests_on_fewer_images_says_so() -> None:
     rows = [row(0.9), row(0.8, metric="label_recovery", n=1), row(0.7, metric="psnr", n=1234)]
     table = score_table(rows, ranked=False)

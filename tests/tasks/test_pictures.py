@@ -121,7 +121,7 @@ def test_captions_are_what_the_model_said(state: Survey, columns: Columns) -> No
             (strip.pictures[-1], f"score/{grid.attack}/median"),
         ):
             said = classes[int(columns.column(node, "prediction")[index])]
-            assert shown.caption.startswith(f"{said} ")
+            assert shown.caption.startswith(f"{said}, ")
             assert shown.verdict == ("right" if said == strip.truth else "wrong")
             assert strip.name in shown.alt
             assert said in shown.alt
