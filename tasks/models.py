@@ -6,6 +6,7 @@ Weights are read as safetensors or with a weights-only load; nothing is ever unp
 from __future__ import annotations
 
 import hashlib
+import http.client
 import importlib
 import io
 import json
@@ -154,13 +155,12 @@ class QueryModel(nn.Module):
 
         Raises:
             ModelError: where the answer is not one finite row of scores an image.
+            ConnectionError: where an endpoint gives no answer, which may pass.
         """
         scores = self.ask(images.detach().cpu())
         shape = (len(images), self.classes) if self.classes else (len(images), -1)
-        if scores.ndim != 2 or len(scores) != len(images) or self.classes not in (
-            None,
-            scores.shape[1],
-        ):
+        fits = scores.ndim == 2 and len(scores) == len(images)
+        if not fits or self.classes not in (None, scores.shape[1]):
             raise ModelError(f"{self.name}: expected scores {shape}, got {tuple(scores.shape)}")
         if not torch.isfinite(scores).all():
             raise ModelError(f"{self.name}: expected finite scores")
@@ -180,10 +180,29 @@ def _http(url: str, timeout: float) -> Callable[[Tensor], Tensor]:
             with urllib.request.urlopen(request, timeout=timeout) as reply:
                 answer = json.loads(reply.read())
             return torch.tensor(answer["logits"], dtype=torch.float32)
-        except urllib.error.URLError as error:
-            raise ModelError(f"{url}: no answer: {error.reason}") from None
+        except urllib.error.HTTPError as error:
+            if error.code < 500:
+                raise ModelError(f"{url}: expected scores, got HTTP status {error.code}") from None
+            raise ConnectionError(f"{url}: no answer: HTTP status {error.code}") from None
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+            raise ConnectionError(f"{url}: no answer: {reason}") from None
         except (ValueError, KeyError, TypeError) as error:
-            raise ModelError(f'{url}: expected {{"logits": [[...], ...]}}, got {error}') from None
+            reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+            raise ModelError(f'{url}: expected {{"logits": [[...], ...]}}, got {reason}') from None
+
+    return ask
+
+
+def _callable(function: Callable[[Any], Any], name: str) -> Callable[[Tensor], Tensor]:
+    def ask(images: Tensor) -> Tensor:
+        # a copy, because what is asked must not be changed by who answers
+        answer = function(images.numpy().copy())
+        try:
+            return torch.as_tensor(answer)
+        except (TypeError, ValueError, RuntimeError):
+            kind = type(answer).__name__
+            raise ModelError(f"{name}: expected an array of scores, got {kind}") from None
 
     return ask
 
@@ -255,12 +274,10 @@ def load_model(spec: ModelSpec, folder: Path, device: torch.device) -> nn.Module
     """
     label, name = spec.label or spec.name, spec.name
     if name.startswith(("http://", "https://")):
-        return QueryModel(_http(name, spec.timeout), label, spec.classes)
+        return QueryModel(_http(name, spec.timeout), label, spec.classes).eval()
     if name.startswith("callable:"):
         function = _attribute(name.removeprefix("callable:"), folder)
-        return QueryModel(
-            lambda images: torch.as_tensor(function(images.numpy())), label, spec.classes
-        )
+        return QueryModel(_callable(function, label), label, spec.classes).eval()
     mean, std = spec.mean, spec.std
     state: dict[str, Tensor] | None = None
     source = spec.weights or ""

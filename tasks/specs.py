@@ -45,6 +45,16 @@ RunName = Annotated[
 """Name of a run: the folder of its outputs in the store."""
 
 
+def _above_zero(value: tuple[float, ...]) -> tuple[float, ...]:
+    if not value or not all(part > 0 for part in value):
+        raise ValueError(f"expected numbers above 0, got {list(value)}")
+    return value
+
+
+Deviations = Annotated[tuple[float, ...], AfterValidator(_above_zero)]
+"""Standard deviations of the channels."""
+
+
 class Strict(BaseModel):
     """A part of a specification: read only, and unknown fields are refused."""
 
@@ -82,7 +92,7 @@ class ModelSpec(Strict):
     name: str
     weights: str | None = Field(default=None, description="state dict, .safetensors or .pt")
     mean: tuple[float, ...] | None = Field(default=None, description="channel means, [0, 1]")
-    std: tuple[float, ...] | None = Field(default=None, description="channel deviations, [0, 1]")
+    std: Deviations | None = Field(default=None, description="channel deviations, [0, 1]")
     classes: int | None = Field(default=None, ge=2, description="outputs of a query-only model")
     timeout: float = Field(default=30.0, gt=0, description="seconds an HTTP query may take")
     label: str | None = None

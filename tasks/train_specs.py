@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from defender.training import ClassifierTraining
-from tasks.specs import DatasetSpec, RunName, Strict, override, parse, read_content
+from tasks.specs import DatasetSpec, Deviations, RunName, Strict, override, parse, read_content
 
 
 class ArchitectureSpec(Strict):
@@ -21,19 +21,12 @@ class ArchitectureSpec(Strict):
 
     name: str
     mean: tuple[float, ...] | None = Field(default=None, description="channel means, [0, 1]")
-    std: tuple[float, ...] | None = Field(default=None, description="channel deviations, [0, 1]")
+    std: Deviations | None = Field(default=None, description="channel deviations, [0, 1]")
 
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
-
-    @field_validator("std")
-    @classmethod
-    def _positive(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        if value is not None and not all(part > 0 for part in value):
-            raise ValueError(f"expected numbers above 0, got {list(value)}")
-        return value
 
 
 class RecipeSpec(Strict):
