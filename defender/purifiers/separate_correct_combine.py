@@ -182,6 +182,8 @@ class SeparateCorrectCombine:
         total = corrected.new_zeros(())
         for step in range(1, self.steps + 1):
             ascent = gradient(minus_loss, corrected, check=False)
+            if step == 1 and not ascent.any():
+                break  # Adam's moments stay zero: no later step would move anything
             total += ascent.sum()
             mean.lerp_(ascent, 1 - 0.9)
             square.mul_(0.999).addcmul_(ascent, ascent, value=1 - 0.999)

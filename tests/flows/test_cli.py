@@ -141,7 +141,9 @@ def test_outputs_and_summary_rows(finished: tuple[Path, Path]) -> None:
     names = {p.name for p in folder.iterdir()}
     assert {"summary.json", "report.html", "rejected.parquet", "scores", "stages.json"} <= names
     summary = json.loads((folder / "summary.json").read_text())
-    columns = "model attack threat detector policy purifier knowledge draws metric value ci_low ci_high n"
+    columns = (
+        "model attack threat detector policy purifier knowledge draws metric value ci_low ci_high n"
+    )
     assert all(list(row) == columns.split() for row in summary["rows"])
     seen = {(row["attack"] == "none", row["purifier"], row["knowledge"]) for row in summary["rows"]}
     assert (True, "none", "none") in seen
