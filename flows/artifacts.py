@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from prefect.artifacts import (
@@ -30,9 +30,10 @@ class ProgressArtifact:
 
     def __init__(self, name: str, every: float = 10.0) -> None:
         self.every = every
-        self._id: UUID = create_progress_artifact(
+        made = create_progress_artifact(
             progress=0.0, key=f"{artifact_key(name)}-progress", description=f"Chunks of {name}"
         )
+        self._id = cast(UUID, made)
         self._last = time.monotonic()
 
     def update(self, done: int, total: int) -> None:

@@ -34,7 +34,7 @@ SetOption = Annotated[
 LimitOption = Annotated[
     int | None, typer.Option("--limit", min=1, help="Use the first N images only.", metavar="N")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 class Exit(IntEnum):
@@ -94,9 +94,7 @@ def run(
     store: StoreOption = DEFAULT_STORE,
     limit: LimitOption = None,
     assignments: SetOption = None,
-    wait: Annotated[
-        bool, typer.Option(help="Wait while another run writes to the store.")
-    ] = True,
+    wait: Annotated[bool, typer.Option(help="Wait while another run writes to the store.")] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Attack, detect, purify and score; what is already done is not done again."""
@@ -113,7 +111,7 @@ def run(
             assignments or [],
             limit,
             wait=wait,
-            on_wait=lambda: print("waited for another run on this store", file=sys.stderr),
+            on_wait=lambda: print("waiting for another run on this store", file=sys.stderr),
         )
         if as_json:
             _print_json(

@@ -59,17 +59,23 @@ def prepare(
     Raises:
         SpecError, ModelError, StorageError, BudgetError: saying what is wrong, in one sentence.
     """
+    bench = read_spec(spec, store, assignments, limit)
+    bench.check()
+    bench.catalogue(keep=True)
+    return Prepared(bench.spec.model_dump_json(), str(bench.folder), store, bench, survey(bench))
+
+
+def read_spec(
+    spec: str, store: str, assignments: Sequence[str] = (), limit: int | None = None
+) -> Workbench:
+    """The workbench of a specification file; nothing is written.
+
+    Raises:
+        SpecError: naming the file, the field and what was expected.
+    """
     path = Path(spec)
     content = load_spec(path, assignments, limit)
-    bench = bench_of(content.model_dump_json(), path, store)
-    bench.check()
-    state = survey(bench)
-    return Prepared(content.model_dump_json(), str(path.parent.resolve()), store, bench, state)
-
-
-def bench_of(content: str, path: Path, store: str) -> Workbench:
-    """The workbench of a specification read from a file."""
-    return workbench(content, str(path.parent.resolve()), store)
+    return workbench(content.model_dump_json(), str(path.parent.resolve()), store)
 
 
 def run(
@@ -85,9 +91,8 @@ def run(
 
     A run with nothing left to do does not start Prefect.
     """
-    with exclusive(prepare_root(store), wait=wait) as waited:
-        if waited and on_wait is not None:
-            on_wait()
+    read_spec(spec, store, assignments, limit).check()
+    with exclusive(prepare_root(store), wait=wait, on_wait=on_wait):
         ready = prepare(spec, store, assignments, limit)
         folder = ready.bench.store.run(ready.bench.spec.name)
         if finished(ready.state):

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from flows.evaluate import read_spec
 from flows.report import render
 from storage.files import exclusive
 from storage.ledger import Finding
 from tasks.errors import SpecError
 from tasks.outputs import finished, missing_marks, output_findings, write_outputs
-from tasks.specs import load_spec
 from tasks.survey import survey
-from tasks.workbench import Workbench, workbench
+from tasks.workbench import Workbench
 
 
 def open_run(spec: str, store: str, assignments: Sequence[str], limit: int | None) -> Workbench:
@@ -22,10 +22,9 @@ def open_run(spec: str, store: str, assignments: Sequence[str], limit: int | Non
     Raises:
         SpecError, ModelError, StorageError: saying what is wrong.
     """
-    path = Path(spec)
-    content = load_spec(path, assignments, limit)
-    bench = workbench(content.model_dump_json(), str(path.parent.resolve()), store)
+    bench = read_spec(spec, store, assignments, limit)
     bench.check()
+    bench.catalogue(keep=False)
     return bench
 
 

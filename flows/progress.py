@@ -1,4 +1,4 @@
-"""Progress of a run: a bar a stage with an estimate on a terminal, a line now and then elsewhere."""
+"""Progress of a run: a bar a stage on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 

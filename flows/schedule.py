@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, Protocol
 
@@ -34,6 +35,13 @@ def chunk_order(chunks: int, order: str, seed: int) -> list[int]:
     elif order == "shuffled":
         random.Random(seed).shuffle(numbers)
     return numbers
+
+
+Ends = SimpleQueue[tuple[int, Work, Future]]
+
+
+def _ended(ends: Ends, lane: int, work: Work, future: Future) -> None:
+    ends.put((lane, work, future))
 
 
 def drive(
@@ -61,7 +69,7 @@ def drive(
     """
     names = list(state.plan.nodes)
     ready: list[tuple[int, int, Work]] = []
-    ends: SimpleQueue[tuple[int, Work, Future]] = SimpleQueue()
+    ends: Ends = SimpleQueue()
     lanes = iter(enumerate(order))
     flying, ran = 0, 0
     waiting: dict[int, set[int]] = {}
@@ -103,7 +111,7 @@ def drive(
             future = submit(work)
             flying += 1
             ran += 1
-            future.add_done_callback(lambda f, lane=lane, work=work: ends.put((lane, work, f)))
+            future.add_done_callback(partial(_ended, ends, lane, work))
         if not flying:
             break
         lane, work, future = ends.get()

@@ -18,9 +18,15 @@ def _value(row: dict[str, Any]) -> str:
     return f"{row['value']:.4f}"
 
 
+def _wide() -> Console:
+    """A console that is wide enough for a table where there is no terminal to be too narrow."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
 def print_scorecard(summary: dict[str, Any]) -> None:
     """Print one line a combination; reference methods stand in a table of their own."""
-    console = Console()
+    console = _wide()
     combinations: dict[tuple[str, ...], dict[str, str]] = {}
     for row in summary["rows"]:
         where = tuple(
@@ -57,13 +63,13 @@ def print_status(state: dict[str, Any]) -> None:
         table.add_row(stage["stage"], str(stage["done"]), str(stage["total"]))
     table.add_section()
     table.add_row("all", str(state["done"]), str(state["total"]))
-    Console().print(table)
+    _wide().print(table)
     print("finished" if state["finished"] else "not finished")
 
 
 def print_listing(what: str, listed: list[dict[str, Any]]) -> None:
     """Print every entry of a listing with its parameters."""
-    console = Console(highlight=False)
+    console = _wide()
     for entry in listed:
         traits = ", ".join(
             f"{name}: {entry[name]}"

@@ -80,7 +80,7 @@ def run_training(
         store: folder or URL of the store.
         assignments: changes to the specification, each ``key=value``.
         wait: wait while another run writes to the store.
-        on_wait: called once another run had to be waited for.
+        on_wait: called before another run is waited for.
 
     Raises:
         SpecError, ModelError, StorageError: saying what is wrong, in one sentence.
@@ -88,9 +88,7 @@ def run_training(
     """
     opened = open_trainer(*call_of(spec, store, assignments))
     check_writable(opened.store.root)
-    with exclusive(opened.store.root, wait=wait) as waited:
-        if waited and on_wait is not None:
-            on_wait()
+    with exclusive(opened.store.root, wait=wait, on_wait=on_wait):
         opened.check()
         done = _finished(opened)
     return done or train(spec, store, list(assignments))

@@ -8,7 +8,7 @@ import fcntl
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -100,8 +100,10 @@ def sweep(folder: Path, name: str) -> None:
 
 
 @contextlib.contextmanager
-def exclusive(root: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold the store for one writing run; yields whether another run had to be waited for.
+def exclusive(
+    root: Path, *, wait: bool = True, on_wait: Callable[[], None] | None = None
+) -> Iterator[None]:
+    """Hold the store for one writing run; ``on_wait`` is called before waiting for another.
 
     The lock belongs to the process and ends with it, however it ends.
 
@@ -110,12 +112,12 @@ def exclusive(root: Path, *, wait: bool = True) -> Iterator[bool]:
     """
     root.mkdir(parents=True, exist_ok=True)
     with (root / ".lock").open("w") as handle:
-        waited = False
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if not wait:
                 raise StoreBusy(f"store: another run is writing to {root}") from None
-            waited = True
+            if on_wait is not None:
+                on_wait()
             fcntl.flock(handle, fcntl.LOCK_EX)
-        yield waited
+        yield

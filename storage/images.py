@@ -84,7 +84,7 @@ def read_images(folder: Path) -> list[Pixels]:
         raise
     except Exception as error:
         raise DamagedChunk(f"cannot read the images in {folder}: {error}") from error
-    shapes = array.attrs.asdict().get("shapes")
+    shapes: Any = array.attrs.asdict().get("shapes")
     if shapes is None:
         return list(data)
     ends = np.cumsum([int(np.prod(shape)) for shape in shapes])

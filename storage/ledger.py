@@ -143,6 +143,7 @@ class Ledger:
         remove(self.folder / "rows" / f"{key}.rejected.parquet")
         sweep(self.path(key).parent, f"{key}.json")
         sweep(self.folder / "rows", f"{key}.parquet")
+        sweep(self.folder / "rows", f"{key}.rejected.parquet")
 
     def keys(self) -> list[str]:
         """Keys of all marks, sorted."""

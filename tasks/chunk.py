@@ -70,9 +70,7 @@ class Chunk:
         given = self.inputs[role]
         images = read_images(self.bench.store.images(given.ref))
         if len(images) != given.images:
-            raise DamagedChunk(
-                f"expected {given.images} images in {given.ref}, got {len(images)}"
-            )
+            raise DamagedChunk(f"expected {given.images} images in {given.ref}, got {len(images)}")
         return images
 
     @property

@@ -81,7 +81,7 @@ def _store(
     if made.images:
         names = write_images(bench.store.images(ref), made.images)
         written += [f"images/{key}/{name}" for name in names]
-        ids = made.rows["id"].to_pylist() if node.kind == "ingest" else chunk.ids
+        ids = chunk.ids if made.rows is None else made.rows["id"].to_pylist()
         meaning.append(content_digest(ids, made.images))
     for table, path in (
         (made.rows, bench.store.rows(ref)),

@@ -48,16 +48,16 @@ class Dataset:
             "chunk_bytes": self.spec.chunk_bytes,
         }
 
-    def open(self, kept: Path) -> None:
+    def open(self, kept: Path, *, keep: bool) -> None:
         """List the items; those that were listed before keep their place.
 
         Args:
             kept: file that remembers the places.
+            keep: write that file anew where it differs.
 
         Raises:
             StorageError: where the dataset cannot be listed or is empty.
         """
-        sweep(kept.parent, kept.name)
         previous = None
         if kept.exists():
             with contextlib.suppress(DamagedChunk):
@@ -71,10 +71,17 @@ class Dataset:
         )
         if not len(listed):
             raise StorageError(f"dataset: expected images in {self.spec.kind}, found none")
-        if previous != listed and (self.spec.limit is None or previous is None):
-            listed.write(kept)
+        if keep:
+            sweep(kept.parent, kept.name)
+            if previous != listed and (self.spec.limit is None or previous is None):
+                listed.write(kept)
         self._catalogue = listed
         self.__dict__.pop("chunks", None)
+
+    @property
+    def opened(self) -> bool:
+        """Whether the items have been listed."""
+        return self._catalogue is not None
 
     @cached_property
     def chunks(self) -> list[ChunkItems]:
@@ -128,7 +135,8 @@ def _source(spec: DatasetSpec, folder: Path) -> Source:
     if options.get("path") is not None:
         options["path"] = resolve(str(options["path"]), folder, os.environ)
     for option, field in fields.items():
-        needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        missing = dataclasses.MISSING
+        needed = field.default is missing and field.default_factory is missing
         if needed and option not in options:
             raise SpecError(f"dataset.{option}: expected a value for {name}, got nothing")
     try:

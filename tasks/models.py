@@ -243,7 +243,7 @@ def _torchvision(architecture: str, weights: str | None) -> nn.Module:
     if architecture not in models.list_models(module=models):
         raise ModelError(
             f"model.name: expected a torchvision classifier, got {architecture!r}; "
-            "image-defender list models names them"
+            "expected a name of torchvision.models.list_models()"
         )
     if weights is not None:
         return models.get_model(architecture, weights=None)  # type: ignore[no-any-return]
@@ -304,8 +304,10 @@ def load_model(spec: ModelSpec, folder: Path, device: torch.device) -> nn.Module
         state = read_state(path if path.is_absolute() else folder / path)
     if state is not None:
         load_state(network, state, source)
-    digest = digest_state(network.state_dict())
-    model = Normalised(network, mean or (0.0,), std or (1.0,), name=label, digest=digest)
+    mean, std = mean or (0.0,), std or (1.0,)
+    made_of = [digest_state(network.state_dict()), str(network), str((mean, std))]
+    digest = digest_bytes("\n".join(made_of).encode())
+    model = Normalised(network, mean, std, name=label, digest=digest)
     return freeze(model, device)
 
 

@@ -70,9 +70,7 @@ def output_findings(folder: Path) -> Iterator[Finding]:
             yield Finding("outputs", folder.name, name, "digest differs")
 
 
-def missing_marks(
-    bench: Workbench, folder: Path, known: set[tuple[str, str]]
-) -> Iterator[Finding]:
+def missing_marks(bench: Workbench, folder: Path, known: set[tuple[str, str]]) -> Iterator[Finding]:
     """Every chunk that a finished run was made from and whose mark is gone.
 
     Args:
@@ -146,9 +144,10 @@ def _write_json(path: Path, content: Any) -> None:
     write_atomic(path, json.dumps(content, indent=1, allow_nan=False).encode())
 
 
-def slug(text: str) -> str:
-    """A label as a file name."""
-    return re.sub(r"[^A-Za-z0-9.=-]+", "-", text).strip("-")
+def file_name(node: str) -> str:
+    """A node's name as a file name of its own: readable, and never that of another node."""
+    readable = re.sub(r"[^A-Za-z0-9.=-]+", "-", node.replace("/", "--")).strip("-")
+    return f"{readable[:120]}-{digest_of(node)[:8]}.parquet"
 
 
 def _write_scores(summary: Summary, folder: Path) -> list[str]:
@@ -166,7 +165,7 @@ def _write_scores(summary: Summary, folder: Path) -> list[str]:
         for name in ("attack", "detector", "purifier"):
             column = pa.array([getattr(node, name)] * len(table), pa.string())
             table = table.append_column(name, column.dictionary_encode())
-        name = f"scores/{slug(node.name.replace('/', '--'))}.parquet"
+        name = f"scores/{file_name(node.name)}"
         write_rows(folder / name, table.combine_chunks())
         written.append(name)
     return written

@@ -13,6 +13,7 @@ from typing import Any
 
 from storage.ledger import digest_of
 from tasks.datasets import Dataset
+from tasks.errors import SpecError
 from tasks.specs import label_of
 from tasks.workbench import Workbench
 
@@ -75,6 +76,8 @@ class Plan:
         return iter(self.nodes.values())
 
     def _add(self, node: Node) -> None:
+        if node.name in self.nodes:
+            raise SpecError(f"label: expected labels that tell stages apart, got {node.name} twice")
         self.nodes[node.name] = node
 
     def _of(self, kind: str) -> list[Node]:

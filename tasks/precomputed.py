@@ -44,8 +44,7 @@ class Precomputed:
         """
         if not isinstance(dataset.source, Paired):
             raise SpecError(
-                f"{where}: Precomputed expected a dataset of kind paired, "
-                f"got {dataset.spec.kind}"
+                f"{where}: Precomputed expected a dataset of kind paired, got {dataset.spec.kind}"
             )
         known = dataset.source.attacks()
         if self.folder not in known:

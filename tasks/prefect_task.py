@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,6 @@ from tasks.workbench import Workbench, workbench
 
 Call = dict[str, Any]
 """What travels to a task: plain JSON, no arrays."""
-
-_PLANS: dict[int, Plan] = {}
 
 
 def call_of(work: Work, spec: str, folder: str, store: str) -> Call:
@@ -77,7 +76,7 @@ def worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
     """Whether a failure may pass: not where the specification, weights or disk are at fault."""
     try:
         state.result()
-    except (SpecError, ModelError, StoreError, TypeError, ValueError):
+    except (SpecError, ModelError, StoreError, TypeError, ValueError, ArithmeticError):
         return False
     except Exception:
         return True
@@ -98,6 +97,8 @@ def worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
 def make_chunk(call: Call) -> dict[str, Any]:
     """Compute one chunk of one stage and return its receipt."""
     bench = workbench(*call["bench"])
+    if not bench.dataset.opened:
+        bench.catalogue(keep=False)
     node = plan_of(bench).nodes[call["node"]]
     inputs = {role: _input(given) for role, given in call["inputs"].items()}
     source = None if call["source"] is None else _input(call["source"])
@@ -105,8 +106,7 @@ def make_chunk(call: Call) -> dict[str, Any]:
     return {"key": mark.key, "images": mark.images, "seconds": mark.receipt.get("seconds", 0.0)}
 
 
+@lru_cache(maxsize=4)
 def plan_of(bench: Workbench) -> Plan:
     """The plan of a workbench, made once a process."""
-    if id(bench) not in _PLANS:
-        _PLANS[id(bench)] = Plan(bench)
-    return _PLANS[id(bench)]
+    return Plan(bench)

@@ -222,8 +222,6 @@ class Summary:
 
     def _policies(self, node: Node) -> Iterator[Row]:
         """What comes of rejecting, or purifying only, what a detector flags."""
-        if node.attack == "none" and node.purifier == "none":
-            return
         _, held_out = self._halves()
         for spec, label in zip(self.bench.spec.detectors, self.thresholds, strict=True):
             scores = self.columns.column(f"detect/{node.attack}/{label}", "score")

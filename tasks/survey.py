@@ -101,6 +101,8 @@ def survey(
             where its mark can still be read, so that damage further on is found too.
         progress: called with chunks looked at and chunks in all.
     """
+    if not bench.dataset.opened:
+        bench.catalogue(keep=False)
     plan = Plan(bench)
     state = Survey(bench, plan, bench.dataset.chunk_count)
     for index in range(state.chunks):

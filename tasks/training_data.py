@@ -49,6 +49,7 @@ class TrainingData:
         self.bench = Workbench(run, folder, store)
         try:
             self.node = ingest_node(self.bench.dataset)
+            self.bench.catalogue(keep=True)
         except SpecError as error:
             raise SpecError(field + str(error).removeprefix("dataset")) from None
         except DatasetNotFound as error:

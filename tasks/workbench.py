@@ -54,11 +54,18 @@ class Workbench:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The images, catalogued; those that were catalogued before keep their place."""
-        dataset = Dataset(self.spec.dataset, self.folder)
-        place = digest_of({"kind": "catalogue", **dataset.identity()})[:24]
-        dataset.open(self.store.root / "data" / place / "catalogue.parquet")
-        return dataset
+        """The images; :meth:`catalogue` lists them."""
+        return Dataset(self.spec.dataset, self.folder)
+
+    def catalogue(self, *, keep: bool) -> None:
+        """List the dataset's items; what was listed before keeps its place.
+
+        Args:
+            keep: write the places to the store, for the next time.
+        """
+        place = digest_of({"kind": "catalogue", **self.dataset.identity()})[:24]
+        path = self.store.root / "data" / place / "catalogue.parquet"
+        self.dataset.open(path, keep=keep)
 
     @cached_property
     def model(self) -> nn.Module:

@@ -86,6 +86,7 @@ def compute(state: Survey, work: Work) -> dict[str, Any]:
 
 def run(bench_: Workbench, order: list[int] | None = None) -> tuple[Survey, list[Work]]:
     """Compute everything that is left without Prefect; returns the state and what was computed."""
+    bench_.catalogue(keep=True)
     state = survey(bench_)
     made: list[Work] = []
 

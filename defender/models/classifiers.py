@@ -25,6 +25,7 @@ class PooledResidual(nn.Module):
         self.residual = ConvNorm(out_channels, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map features (n, in_channels, h, w) to (n, out_channels, h // 2, w // 2)."""
         x = torch.relu(nn.functional.max_pool2d(self.widen(x), 2))
         return x + torch.relu(self.residual(x))
 
