@@ -85,6 +85,7 @@ class ClassifierTraining:
             then lowered along a cosine to zero.
         momentum: Nesterov momentum.
         weight_decay: L2 penalty, on convolution and linear weights only.
+        bias_rate: factor of the learning rate for shifts and other one-dimensional parameters.
         label_smoothing: mass given to the other classes.
         padding, flip, cutout: see :func:`augment`.
         average_decay: decay of the exponential moving average of the weights that is shipped.
@@ -95,6 +96,7 @@ class ClassifierTraining:
     peak_lr: float = 0.2
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    bias_rate: float = 1.0
     label_smoothing: float = 0.1
     warmup: float = 0.2
     padding: int = 4
@@ -137,6 +139,7 @@ class ClassifierTraining:
         if state.epoch:
             model.load_state_dict(state.weights)
         else:
+            self._initialise(model, batches)
             state.average = {k: v.clone() for k, v in model.state_dict().items()}
             state.momentum = [torch.zeros_like(p) for p in parameters]
         decayed = [p.ndim > 1 for p in parameters]
@@ -172,6 +175,19 @@ class ClassifierTraining:
             state.history.append({"loss": loss_sum / seen, "accuracy": correct / seen})
             yield state
 
+    @staticmethod
+    def _initialise(model: nn.Module, batches: Batches) -> None:
+        """Let a network that asks for it set fixed weights from the first training images."""
+        network = getattr(model, "network", None)
+        if hasattr(network, "initialise"):
+            collected: list[Tensor] = []
+            for pixels, _ in batches(0):
+                collected.append(pixels)
+                if sum(map(len, collected)) >= 5000:
+                    break
+            images = torch.cat(collected).float() / 255
+            network.initialise((images - model.mean) / model.std)
+
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.precision == "bf16":
             return torch.autocast("cpu", dtype=torch.bfloat16)
@@ -193,7 +209,8 @@ class ClassifierTraining:
         ):
             direction = gradient + self.weight_decay * parameter if decay else gradient
             velocity.mul_(self.momentum).add_(direction)
-            parameter.sub_(rate * (direction + self.momentum * velocity))
+            own = rate if decay else rate * self.bias_rate
+            parameter.sub_(own * (direction + self.momentum * velocity))
 
     @torch.no_grad()
     def _average(self, model: nn.Module, average: dict[str, Tensor], step: int) -> None:

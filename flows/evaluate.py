@@ -151,10 +151,8 @@ def _execute(ready: Prepared) -> Outcome:
     chunk_task = make_chunk.with_options(retries=compute.retries)
     order = chunk_order(state.chunks, compute.order, bench.spec.seed)
     dashboard = ProgressArtifact(bench.spec.name)
-    with (
-        Progress(state, workers) as progress,
-        ThreadPoolTaskRunner(max_workers=workers) as runner,
-    ):
+    pool: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=workers)
+    with Progress(state, workers) as progress, pool as runner:
 
         def submit(work: Work) -> Any:
             call = call_of(work, ready.spec, ready.folder, ready.store)

@@ -16,6 +16,9 @@ from tasks.workbench import Workbench
 BASE = 700 << 20
 """Bytes of an idle process with torch and Prefect loaded."""
 
+COLUMN_BYTES = 200
+"""Bytes an image takes in the columns of one score or detect stage while a run is summed up."""
+
 
 @dataclass(frozen=True)
 class Projection:
@@ -51,7 +54,10 @@ def project(bench: Workbench, state: Survey) -> Projection:
     stored = sum(node.kind in ("ingest", "attack", "purify") for node in state.plan)
     share = state.left / max(1, state.total)
     total = sum(item.size_hint for chunk in bench.dataset.chunks for item in chunk.items)
-    return Projection(BASE + workers * needs[worst], int(total * stored * share), worst)
+    tables = sum(node.kind in ("detect", "score") for node in state.plan)
+    columns = bench.dataset.count * tables * COLUMN_BYTES
+    memory = BASE + max(workers * needs[worst], columns)
+    return Projection(memory, int(total * stored * share), worst)
 
 
 def activation_bytes(bench: Workbench, side: int) -> int:

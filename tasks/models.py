@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import importlib
+import inspect
 import io
 import json
 import sys
@@ -141,13 +142,22 @@ class QueryModel(nn.Module):
     Args:
         ask: maps uint8 pixels as float images (n, c, h, w) in [0, 1] to scores (n, classes).
         name: what it is called in reports.
+        classes: number of scores an image, where it is known.
+        origin: what stands for the model in ``repr``: an address, or the source of a callable.
     """
 
-    def __init__(self, ask: Callable[[Tensor], Tensor], name: str, classes: int | None) -> None:
+    def __init__(
+        self,
+        ask: Callable[[Tensor], Tensor],
+        name: str,
+        classes: int | None,
+        origin: bytes = b"",
+    ) -> None:
         super().__init__()
         self.ask = ask
         self.name = name
         self.classes = classes
+        self.digest = digest_bytes(origin)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
@@ -167,7 +177,7 @@ class QueryModel(nn.Module):
         return scores.to(images.device, torch.float32)
 
     def __repr__(self) -> str:
-        return self.name
+        return f"{self.name}@{self.digest[:12]}"
 
 
 def _http(url: str, timeout: float) -> Callable[[Tensor], Tensor]:
@@ -205,6 +215,14 @@ def _callable(function: Callable[[Any], Any], name: str) -> Callable[[Tensor], T
             raise ModelError(f"{name}: expected an array of scores, got {kind}") from None
 
     return ask
+
+
+def _source(function: Callable[..., Any]) -> bytes:
+    """The text of the file that defines a callable, or its name where there is no such file."""
+    try:
+        return Path(inspect.getsourcefile(function) or "").read_bytes()
+    except (TypeError, OSError):
+        return repr(getattr(function, "__qualname__", type(function).__qualname__)).encode()
 
 
 def _attribute(reference: str, folder: Path) -> Any:
@@ -274,10 +292,12 @@ def load_model(spec: ModelSpec, folder: Path, device: torch.device) -> nn.Module
     """
     label, name = spec.label or spec.name, spec.name
     if name.startswith(("http://", "https://")):
-        return QueryModel(_http(name, spec.timeout), label, spec.classes).eval()
+        ask = _http(name, spec.timeout)
+        return QueryModel(ask, label, spec.classes, name.encode()).eval()
     if name.startswith("callable:"):
         function = _attribute(name.removeprefix("callable:"), folder)
-        return QueryModel(_callable(function, label), label, spec.classes).eval()
+        ask = _callable(function, label)
+        return QueryModel(ask, label, spec.classes, _source(function)).eval()
     mean, std = spec.mean, spec.std
     state: dict[str, Tensor] | None = None
     source = spec.weights or ""

@@ -97,16 +97,17 @@ class Plan:
 
     def _add_attacks(self, bench: Workbench, common: dict[str, Any]) -> None:
         for position, spec in enumerate(bench.spec.attacks):
-            through = None
+            through: dict[str, Any] = {"through": None}
             if spec.through is not None:
-                through = repr(bench.purifiers[bench.purifier_position(spec.through)])
+                purifier = bench.purifiers[bench.purifier_position(spec.through)]
+                through = {"through": repr(purifier), "backward": spec.backward}
             config = self._stage(
                 "attack",
                 bench.attacks[position],
                 model=repr(bench.model),
                 target=spec.target,
-                through=through,
                 draws=spec.draws,
+                **through,
                 **common,
             )
             label = label_of(spec)

@@ -132,6 +132,9 @@ class AttackSpec(AlgorithmSpec):
         default=None, description="label of a purifier the attack sees through (BPDA)"
     )
     draws: int = Field(default=1, ge=1, description="draws of that purifier a gradient (EOT)")
+    backward: Literal["identity", "exact"] = Field(
+        default="identity", description="gradient of that purifier: passed unchanged, or its own"
+    )
 
 
 class DetectorSpec(AlgorithmSpec):
@@ -339,6 +342,9 @@ def build(registry: Mapping[str, type], spec: AlgorithmSpec, where: str, **given
                 f"{suggestion(name, options)}; expected one of {', '.join(options)}"
             )
     fields = {f.name for f in dataclasses.fields(kind)}
+    for name, field in known.items():
+        if field.default is dataclasses.MISSING and name not in spec.parameters:
+            raise SpecError(f"{where}.{name}: expected a value for {registered}, got nothing")
     values = {name: parse_number(value) for name, value in spec.parameters.items()}
     supplied = {name: value for name, value in given.items() if name in fields}
     try:
@@ -356,5 +362,6 @@ def label_of(spec: AlgorithmSpec) -> str:
         extra |= {"target": spec.target} if spec.target is not None else {}
         extra |= {"through": spec.through} if spec.through is not None else {}
         extra |= {"draws": spec.draws} if spec.draws > 1 else {}
+        extra |= {"backward": spec.backward} if spec.backward != "identity" else {}
     inside = ", ".join(f"{name}={value}" for name, value in extra.items())
     return f"{spec.name}({inside})" if inside else spec.name

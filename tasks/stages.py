@@ -67,7 +67,13 @@ def _objective(chunk: Chunk, images: Tensor, labels: Tensor, seeds: Tensor) -> A
     if spec.through is None:
         return objective
     purifier = bench.purifiers[bench.purifier_position(spec.through)]
-    return Defended(objective, purifier, draws=spec.draws, seeds=derive_seeds(seeds, "through"))
+    return Defended(
+        objective,
+        purifier,
+        draws=spec.draws,
+        seeds=derive_seeds(seeds, "through"),
+        backward=spec.backward,
+    )
 
 
 def check_labels(labels: Tensor, classes: int, model: str) -> None:

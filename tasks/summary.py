@@ -98,7 +98,9 @@ class Summary:
         node = self.state.plan.nodes[f"attack/{attack}"]
         spec = self.bench.spec.attacks[node.position]
         if spec.through is not None:
-            return "eot" if spec.draws > 1 else "bpda"
+            if spec.draws > 1:
+                return "eot"
+            return "bpda" if spec.backward == "identity" else "full-gradient"
         return str(self.bench.attacks[node.position].threat)
 
     def _knowledge(self, node: Node, detector: str = "none") -> str:

@@ -36,6 +36,7 @@ class RecipeSpec(Strict):
     peak_lr: float = Field(default=0.2, gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=5e-4, ge=0)
+    bias_rate: float = Field(default=1.0, gt=0)
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     warmup: float = Field(default=0.2, ge=0, lt=1)
     padding: int = Field(default=4, ge=0)

@@ -300,3 +300,26 @@ def test_precomputed_attacks_are_read(tmp_path: Path) -> None:
         )
     )
     assert {work.index for work in made} == {0}
+
+
+def test_an_attack_through_a_purifier_is_adaptive(tmp_path: Path) -> None:
+    from tasks.summary import Summary
+
+    plain = {"name": "IFGSM", "label": "plain", "epsilon": 0.1, "step_size": 0.02, "steps": 3}
+    attacks = [
+        plain,
+        {**plain, "label": "bpda", "through": "median"},
+        {**plain, "label": "eot", "through": "median", "draws": 2},
+        {**plain, "label": "exact", "through": "median", "backward": "exact"},
+    ]
+    state, _ = toy.run(toy.bench(tmp_path, attacks=attacks))
+    images = {label["label"]: stored(state, f"attack/{label['label']}") for label in attacks}
+    assert images["plain"] != images["bpda"] != images["exact"]
+    threats = {row["attack"]: row["threat"] for row in Summary(state).rows()}
+    assert threats == {
+        "none": "none",
+        "plain": "oblivious",
+        "bpda": "bpda",
+        "eot": "eot",
+        "exact": "full-gradient",
+    }
