@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from defender.models.classifiers import Normalised
+
 Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 
 
@@ -178,8 +180,8 @@ class ClassifierTraining:
     @staticmethod
     def _initialise(model: nn.Module, batches: Batches) -> None:
         """Let a network that asks for it set fixed weights from the first training images."""
-        network = getattr(model, "network", None)
-        if hasattr(network, "initialise"):
+        network: Any = getattr(model, "network", None)
+        if isinstance(model, Normalised) and hasattr(network, "initialise"):
             collected: list[Tensor] = []
             for pixels, _ in batches(0):
                 collected.append(pixels)
