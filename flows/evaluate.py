@@ -12,6 +12,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows import embedded
 from flows.artifacts import ProgressArtifact, publish
 from flows.progress import Progress
 from flows.report import render
@@ -100,6 +101,7 @@ def run(
         check_budget(ready.bench, ready.state)
         key = (spec, store, tuple(assignments), limit)
         _prepared[key] = ready
+        embedded.start()
         return evaluate(spec, store, list(assignments), limit)
 
 

@@ -19,6 +19,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 from prefect.tasks import exponential_backoff
 
+from flows import embedded
 from flows.artifacts import artifact_key
 from flows.train_progress import TrainProgress
 from storage.files import check_writable, exclusive
@@ -91,7 +92,10 @@ def run_training(
     with exclusive(opened.store.root, wait=wait, on_wait=on_wait):
         opened.check()
         done = _finished(opened)
-    return done or train(spec, store, list(assignments))
+    if done is not None:
+        return done
+    embedded.start()
+    return train(spec, store, list(assignments))
 
 
 def call_of(spec: str, store: str, assignments: Sequence[str] = ()) -> Call:

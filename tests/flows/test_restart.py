@@ -48,6 +48,21 @@ def start(words: list[str]) -> subprocess.Popen[bytes]:
     )
 
 
+def servers() -> set[int]:
+    """Processes of embedded servers that killed runs have left behind."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes()
+            ours = os.environ["PREFECT_HOME"].encode() in (folder / "environ").read_bytes()
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if ours and parent != os.getpid() and b"prefect.server.api.server:create_app" in words:
+            found.add(int(folder.name))
+    return found
+
+
 def finish(process: subprocess.Popen[bytes]) -> int:
     _, errors = process.communicate(timeout=240)
     if process.returncode not in (0, -signal.SIGKILL):
@@ -103,6 +118,10 @@ def test_a_few_kills(tmp_path: Path, undisturbed: tuple[Path, Path]) -> None:
     for moment in (MOMENTS[1], MOMENTS[5], MOMENTS[12]):
         assert kill_at(spec, tmp_path / "store", moment) == -signal.SIGKILL, moment
         keep(seen, tmp_path / "store")
+    deadline = time.monotonic() + 20
+    while servers() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert servers() == set(), "a killed run left its server behind"
     check_end(spec, tmp_path / "store", expected, seen)
 
 

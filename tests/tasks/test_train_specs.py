@@ -72,4 +72,4 @@ def test_file_name_of_the_weights() -> None:
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("train-*.yaml")), ids=lambda p: p.name)
 def test_examples_are_valid(path: Path) -> None:
     spec = load_train_spec(path)
-    assert spec.weights_name == f"{spec.model.name}.safetensors"
+    assert spec.weights_name == f"{spec.name}.safetensors"
