@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.errors import DamagedChunk
-from storage.files import as_store_error, temporary_name
+from storage.files import write_atomic
 
 
 def write_rows(path: Path, table: pa.Table) -> None:
@@ -20,18 +18,9 @@ def write_rows(path: Path, table: pa.Table) -> None:
     Raises:
         StoreError: where the disk is full or cannot be written.
     """
-    temporary = temporary_name(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
-            pq.write_table(table, stream, compression="zstd", write_page_checksum=True)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise as_store_error(error, path) from error
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    write_atomic(path, sink.getvalue().to_pybytes())
 
 
 def read_rows(path: Path) -> pa.Table:
