@@ -14,6 +14,13 @@ from tasks.survey import Survey, Work
 KINDS = ("ingest", "attack", "detect", "purify", "score")
 
 
+def in_words(seconds: float) -> str:
+    """A duration as a person would say it: seconds, minutes or hours."""
+    if seconds >= 5400:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+
 class Progress:
     """Shows how far a run is and how long it will take.
 
@@ -91,7 +98,4 @@ class Progress:
             (self.state.chunks - done) * seen.get(node.name, typical)
             for node, done in self.state.counts()
         )
-        seconds /= self.workers
-        if seconds >= 3600:
-            return f"{seconds / 3600:.1f} h"
-        return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+        return in_words(seconds / self.workers)

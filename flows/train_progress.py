@@ -9,6 +9,8 @@ from typing import Any
 from rich import progress as bars
 from rich.console import Console
 
+from flows.progress import in_words
+
 WORDS = {"dataset": "decode", "held_out": "decode held-out", "train": "train"}
 
 
@@ -63,9 +65,7 @@ class TrainProgress:
         if done <= first:
             return ""
         seconds = (time.monotonic() - since) / (done - first) * (total - done)
-        if seconds >= 5400:
-            return f"{seconds / 3600:.1f} h left"
-        return f"{seconds / 60:.0f} min left" if seconds >= 90 else f"{seconds:.0f} s left"
+        return f"{in_words(seconds)} left"
 
     def epoch(self, record: dict[str, Any], epochs: int) -> None:
         """Show what an epoch came to."""

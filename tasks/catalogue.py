@@ -6,18 +6,17 @@ import dataclasses
 import inspect
 from typing import Any
 
-from defender.attacks import ATTACKS
 from defender.detectors import DETECTORS
 from defender.metrics import METRICS
 from defender.purifiers import PURIFIERS
 from defender.types import range_text
 from storage.sources import SOURCES
 from tasks.models import MODELS, OTHER_MODELS
-from tasks.precomputed import Precomputed
+from tasks.precomputed import ATTACK_KINDS
 from tasks.specs import parameter_fields
 
 ALGORITHMS: dict[str, dict[str, type[Any]]] = {
-    "attacks": {**ATTACKS, "Precomputed": Precomputed},
+    "attacks": ATTACK_KINDS,
     "detectors": DETECTORS,
     "purifiers": PURIFIERS,
 }

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from defender.attacks import ATTACKS
 from defender.types import Budget, Threat, check_parameters, parameter
 from storage.errors import SourceError
 from storage.images import Pixels
@@ -80,3 +81,7 @@ class Precomputed:
                     f"{self.folder}: {item.name}: expected {before.shape}, got {after.shape}"
                 )
         return result.images
+
+
+ATTACK_KINDS: dict[str, type[Any]] = {**ATTACKS, "Precomputed": Precomputed}
+"""Every attack that a specification can name."""

@@ -90,7 +90,6 @@ def survey(
     *,
     hashed: bool = True,
     found: Callable[[Finding], None] | None = None,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Survey:
     """Look at every chunk of a run.
 
@@ -99,7 +98,6 @@ def survey(
         hashed: re-hash every stored byte; otherwise only marks are read.
         found: called with every damaged file; the walk then goes on as if the chunk were whole
             where its mark can still be read, so that damage further on is found too.
-        progress: called with chunks looked at and chunks in all.
     """
     if not bench.dataset.opened:
         bench.catalogue(keep=False)
@@ -117,6 +115,4 @@ def survey(
                     found(finding)
             if mark is not None:
                 state.record(work, mark)
-        if progress is not None:
-            progress(index + 1, state.chunks)
     return state

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from defender.attacks import ATTACKS
 from defender.detectors import DETECTORS
 from defender.metrics import METRICS
 from defender.purifiers import PURIFIERS
@@ -21,7 +20,7 @@ from tasks.datasets import Dataset
 from tasks.devices import choose_device, prepare
 from tasks.errors import ModelError, SpecError
 from tasks.models import load_model
-from tasks.precomputed import Precomputed
+from tasks.precomputed import ATTACK_KINDS, Precomputed
 from tasks.specs import Spec, build, label_of
 
 DISTORTIONS = ("psnr", "psnr_legacy", "ssim", "ms_ssim", "l2", "linf")
@@ -75,9 +74,8 @@ class Workbench:
     @cached_property
     def attacks(self) -> list[Any]:
         """The attacks, in the order of the specification."""
-        registry = {**ATTACKS, "Precomputed": Precomputed}
         return [
-            build(registry, spec, f"attacks[{i}]", model=self.model)
+            build(ATTACK_KINDS, spec, f"attacks[{i}]", model=self.model)
             for i, spec in enumerate(self.spec.attacks)
         ]
 
