@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from defender.gradients import check_finite, gradient, ordinary, value_and_gradient
 from defender.noise import derive_seeds
+from defender.scaling.scaler import Scaler
 from defender.types import Detector, Images, Objective, Purifier, Scores, Seeds, Threat
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Classify",
     "Defended",
     "Misclassify",
+    "ScaleTo",
     "check_finite",
     "cross_entropy",
     "gradient",
@@ -114,6 +116,43 @@ class Classify:
 
     def __repr__(self) -> str:
         return f"Classify(model={self.model!r}, images={len(self.targets)})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ScaleTo:
+    """Image-scaling attack: the picture that the pipeline's resize makes should be the target.
+
+    Args:
+        scaler: the resize in question.
+        target: (n, c, height, width) in [0, 1], one picture of the scaler's target size an image.
+
+    Raises:
+        ValueError: targets of another size; when called, a number or size of images that does
+            not fit.
+    """
+
+    scaler: Scaler
+    target: Images
+
+    def __post_init__(self) -> None:
+        height, width = self.scaler.target
+        if self.target.ndim != 4 or tuple(self.target.shape[2:]) != (height, width):
+            raise ValueError(
+                f"target: expected (n, c, {height}, {width}), got {tuple(self.target.shape)}"
+            )
+
+    def __call__(self, images: Images) -> Scores:
+        """Minus the mean squared difference (n,) of ``L X R`` from the target."""
+        if images.shape[:2] != self.target.shape[:2]:
+            raise ValueError(
+                f"expected {tuple(self.target.shape[:2])} images and channels as the targets "
+                f"have, got {tuple(images.shape[:2])}"
+            )
+        difference = self.scaler.linear(images) - ordinary(self.target)
+        return -difference.square().mean(dim=(1, 2, 3))
+
+    def __repr__(self) -> str:
+        return f"ScaleTo(scaler={self.scaler!r}, images={len(self.target)})"
 
 
 class _Identity(torch.autograd.Function):

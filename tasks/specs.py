@@ -20,11 +20,13 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PositiveInt,
     ValidationError,
     field_validator,
     model_validator,
 )
 
+from defender.scaling import Pipeline
 from tasks.errors import SpecError
 from tasks.names import find, suggestion
 
@@ -53,6 +55,10 @@ def _above_zero(value: tuple[float, ...]) -> tuple[float, ...]:
 
 Deviations = Annotated[tuple[float, ...], AfterValidator(_above_zero)]
 """Standard deviations of the channels."""
+
+
+SIDES = re.compile(r"\s*(\d+)\s*x\s*(\d+)\s*")
+"""Height and width in one word: ``224x224``."""
 
 
 class Strict(BaseModel):
@@ -103,6 +109,31 @@ class ModelSpec(Strict):
         if not value.strip():
             raise ValueError("expected the name of a model, got nothing")
         return value
+
+
+class PipelineSpec(Strict):
+    """How the model's own pipeline resizes an image before the model sees it."""
+
+    library: Literal["opencv", "pillow", "torch"] = "opencv"
+    algorithm: str = Field(default="linear", description="interpolation, as the library offers it")
+    antialias: bool = Field(default=False, description="torch: antialiased linear or cubic")
+    target: tuple[PositiveInt, PositiveInt] = Field(description="height and width the model sees")
+
+    @field_validator("target", mode="before")
+    @classmethod
+    def _written_as_sides(cls, value: Any) -> Any:
+        if isinstance(value, str) and (match := SIDES.fullmatch(value)):
+            return (int(match[1]), int(match[2]))
+        return value
+
+    @model_validator(mode="after")
+    def _offered(self) -> PipelineSpec:
+        self.pipeline()
+        return self
+
+    def pipeline(self) -> Pipeline:
+        """The resize with these settings."""
+        return Pipeline(self.library, self.algorithm, self.antialias, self.target)
 
 
 class AlgorithmSpec(Strict):
@@ -168,6 +199,9 @@ class Spec(Strict):
     seed: int = Field(default=0, ge=0, lt=1 << 31)
     dataset: DatasetSpec
     model: ModelSpec
+    pipeline: PipelineSpec | None = Field(
+        default=None, description="resize in front of the model; none: it sees images as they are"
+    )
     attacks: tuple[AttackSpec, ...] = ()
     detectors: tuple[DetectorSpec, ...] = ()
     purifiers: tuple[AlgorithmSpec, ...] = ()
@@ -347,6 +381,11 @@ def build(registry: Mapping[str, type], spec: AlgorithmSpec, where: str, **given
             raise SpecError(f"{where}.{name}: expected a value for {registered}, got nothing")
     values = {name: parse_number(value) for name, value in spec.parameters.items()}
     supplied = {name: value for name, value in given.items() if name in fields}
+    if "pipeline" in fields and given.get("pipeline") is None:
+        raise SpecError(
+            f"{where}: {registered} needs to know how the model's pipeline resizes; expected the "
+            "field pipeline in the specification, such as {target: 64x64}"
+        )
     try:
         return kind(**supplied, **values)
     except (TypeError, ValueError) as error:

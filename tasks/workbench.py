@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from defender.detectors import DETECTORS
 from defender.metrics import METRICS
 from defender.purifiers import PURIFIERS
+from defender.scaling import Pipeline
 from storage.chunks import Store
 from storage.files import local_root
 from storage.ledger import digest_of
@@ -21,7 +23,7 @@ from tasks.devices import choose_device, prepare
 from tasks.errors import ModelError, SpecError
 from tasks.models import load_model
 from tasks.precomputed import ATTACK_KINDS, Precomputed
-from tasks.specs import Spec, build, label_of
+from tasks.specs import AlgorithmSpec, Spec, build, label_of
 
 DISTORTIONS = ("psnr", "psnr_legacy", "ssim", "ms_ssim", "l2", "linf")
 
@@ -72,10 +74,18 @@ class Workbench:
         return load_model(self.spec.model, self.folder, self.device)
 
     @cached_property
+    def pipeline(self) -> Pipeline | None:
+        """The resize in front of the model, or None."""
+        return None if self.spec.pipeline is None else self.spec.pipeline.pipeline()
+
+    def _build(self, registry: Mapping[str, type], spec: AlgorithmSpec, where: str) -> Any:
+        return build(registry, spec, where, model=self.model, pipeline=self.pipeline)
+
+    @cached_property
     def attacks(self) -> list[Any]:
         """The attacks, in the order of the specification."""
         return [
-            build(ATTACK_KINDS, spec, f"attacks[{i}]", model=self.model)
+            self._build(ATTACK_KINDS, spec, f"attacks[{i}]")
             for i, spec in enumerate(self.spec.attacks)
         ]
 
@@ -83,7 +93,7 @@ class Workbench:
     def detectors(self) -> list[Any]:
         """The detectors, in the order of the specification."""
         return [
-            build(DETECTORS, spec, f"detectors[{i}]", model=self.model)
+            self._build(DETECTORS, spec, f"detectors[{i}]")
             for i, spec in enumerate(self.spec.detectors)
         ]
 
@@ -91,7 +101,7 @@ class Workbench:
     def purifiers(self) -> list[Any]:
         """The purifiers, in the order of the specification."""
         return [
-            build(PURIFIERS, spec, f"purifiers[{i}]", model=self.model)
+            self._build(PURIFIERS, spec, f"purifiers[{i}]")
             for i, spec in enumerate(self.spec.purifiers)
         ]
 
