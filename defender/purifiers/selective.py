@@ -6,7 +6,7 @@ the source, and the filters rebuild the former from the latter.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -104,7 +104,7 @@ def selective_median(images: Images, scaler: Scaler, bandwidth: int = 1) -> Imag
 
     The window is ``[-b_v, b_v] x [-b_h, b_h]`` with ``b = floor(ratio / bandwidth)`` on each axis,
     cropped at the border; of an even number of values the lower median is taken; channel by
-    channel. Where a window holds considered pixels only, :func:`plan` says what happens. Images
+    channel. Where a window holds considered pixels only, :class:`Plan` says what happens. Images
     that are larger than the target on neither axis stay as they are.
 
     Args:
@@ -126,7 +126,13 @@ def selective_median(images: Images, scaler: Scaler, bandwidth: int = 1) -> Imag
     made = images.clone()
     todo = plan(scaler, bandwidth)
     for step in todo.passes:
-        made = _replace(made, images, step, todo.reach, _lower_median)
+        known = images.masked_fill(step.mask.to(images.device), torch.nan)
+        planes = _padded(known, todo.reach, torch.nan)
+        values = [
+            _lower_median(planes.index_select(1, index.flatten()).view(-1, *index.shape))
+            for index in _windows(step, todo.reach, len(planes), images.device)
+        ]
+        made = _put(made, values, step)
     return made
 
 
@@ -145,25 +151,34 @@ def selective_random(images: Images, scaler: Scaler, seeds: Seeds, bandwidth: in
         (n, c, h, w); gradients pass to the pixels that were drawn.
 
     Source: as for :func:`selective_median`.
-    Differs: the draws come from a key an image, where the authors' code seeds by image size.
+    Differs: as there; the draws come from a key an image, where the authors' code seeds by the
+    size of the image.
     """
     _check(images, scaler)
     made = images.clone()
     todo = plan(scaler, bandwidth)
     for number, step in enumerate(todo.passes):
         rows, columns = _lattice(step.replaced)
-        shape = (images.shape[1], len(rows), len(columns))
-        share = uniform(derive_seeds(seeds, f"selective random {number}"), shape)
-        share = share.flatten(0, 1).to(images.device)
-
-        def drawn(windows: Tensor, start: int, share: Tensor = share) -> Tensor:
-            here = share[:, start : start + windows.shape[1]].unsqueeze(-1)
-            free = ~windows.isnan()
-            place = (here.double() * free.sum(-1, keepdim=True)).floor().long()
-            index = (free.cumsum(-1) <= place).sum(-1, keepdim=True)
-            return windows.gather(-1, index.clamp_max(windows.shape[-1] - 1)).squeeze(-1)
-
-        made = _replace(made, images, step, todo.reach, drawn)
+        draws = uniform(
+            derive_seeds(seeds, f"selective random {number}"),
+            (images.shape[1], len(rows), len(columns)),
+        )
+        draws = draws.to(images.device).flatten(0, 1).flatten(1)
+        free = _padded((~step.mask).view(1, 1, *step.mask.shape), todo.reach, False)[0]
+        free = free.to(images.device)
+        planes = _padded(images, todo.reach, 0.0)
+        values, start = [], 0
+        for index in _windows(step, todo.reach, len(planes), images.device):
+            table = index.flatten(0, 1)
+            passed = free[table].cumsum(1)
+            share = draws[:, start : start + len(table)].T.double()
+            start += len(table)
+            rank = (share * passed[:, -1:]).long() + 1
+            place = torch.searchsorted(passed, rank.contiguous())
+            # a window without a free pixel is not put back, whatever is taken from it
+            chosen = table.gather(1, place.clamp_max(table.shape[1] - 1)).T
+            values.append(planes.gather(1, chosen).view(-1, *index.shape[:2]))
+        made = _put(made, values, step)
     return made
 
 
@@ -173,54 +188,56 @@ def _check(images: Images, scaler: Scaler) -> None:
         raise ValueError(f"expected images (n, c, {height}, {width}), got {tuple(images.shape)}")
 
 
+def _padded(images: Tensor, reach: tuple[int, int], value: float) -> Tensor:
+    """Images (n, c, h, w) with a margin of the reach, as flat planes (n c, pixels)."""
+    down, across = reach
+    return (
+        functional.pad(images, [across, across, down, down], value=value).flatten(0, 1).flatten(1)
+    )
+
+
 def _lattice(replaced: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows and columns that hold replaced pixels; separable scalers replace all crossings."""
+    """Rows and columns that hold replaced pixels; of separable scalers, most of the crossings."""
     return replaced.any(1).nonzero().flatten(), replaced.any(0).nonzero().flatten()
 
 
-def _lower_median(windows: Tensor, start: int) -> Tensor:
+def _windows(
+    step: Pass, reach: tuple[int, int], planes: int, device: torch.device
+) -> Iterator[Tensor]:
+    """Windows around the crossings of the lattice, some rows of it at a time.
+
+    Yields:
+        int64 (rows, columns, values), places in a padded plane.
+    """
+    rows, columns = _lattice(step.replaced)
+    down, across = (2 * side + 1 for side in reach)
+    width = step.mask.shape[1] + across - 1
+    window = (torch.arange(down).unsqueeze(1) * width + torch.arange(across)).flatten()
+    crossings = rows.unsqueeze(1) * width + columns
+    lines = max(1, _BLOCK // max(1, planes * len(columns) * len(window)))
+    for start in range(0, len(rows), lines):
+        yield (crossings[start : start + lines].unsqueeze(-1) + window).to(device)
+
+
+def _lower_median(windows: Tensor) -> Tensor:
     """Lower median of the numbers along the last axis, NaN where there is none."""
     if windows.requires_grad or windows.device.type != "cpu":
         return windows.nanmedian(dim=-1).values
-    # numpy sorts short rows ten times as fast as torch selects from them, NaN last
-    count = (~windows.isnan()).sum(-1, keepdim=True)
+    # numpy sorts short rows ten times as fast as torch selects from them; NaN comes last
     ranked = torch.from_numpy(np.sort(windows.numpy(), axis=-1))
-    return ranked.gather(-1, ((count - 1) // 2).clamp_min(0)).squeeze(-1)
+    # which values are missing is the same in all planes
+    middle = ((~windows[:1].isnan()).sum(-1, keepdim=True) - 1) // 2
+    return ranked.gather(-1, middle.clamp_min(0).expand(len(ranked), -1, -1, -1)).squeeze(-1)
 
 
-def _replace(
-    made: Images,
-    images: Images,
-    step: Pass,
-    reach: tuple[int, int],
-    pick: Callable[[Tensor, int], Tensor],
-) -> Images:
-    """Put what ``pick`` takes from each window into the replaced pixels of ``made``.
-
-    ``pick`` is given windows (n c, rows, columns, values), NaN where a pixel is considered or
-    outside the image, and the first row of the lattice among them; it returns (n c, rows, columns).
-    """
-    rows, columns = (line.to(images.device) for line in _lattice(step.replaced))
-    n, c, height, width = images.shape
-    if not len(rows) or not n * c:
+def _put(made: Images, values: list[Tensor], step: Pass) -> Images:
+    """Put values, (n c, rows, columns) in blocks of rows, into the replaced pixels of images."""
+    if not values:
         return made
-    mask = step.mask.to(images.device)
-    down, across = reach
-    known = images.reshape(n * c, height, width).masked_fill(mask, torch.nan)
-    known = functional.pad(known, [across, across, down, down], value=torch.nan)
-    window_rows = rows.unsqueeze(1) + torch.arange(2 * down + 1, device=images.device)
-    window_columns = columns.unsqueeze(1) + torch.arange(2 * across + 1, device=images.device)
-    size = n * c * len(columns) * window_rows.shape[1] * window_columns.shape[1]
-    lines = max(1, _BLOCK // size)
-    picked = []
-    for start in range(0, len(rows), lines):
-        block = known[:, window_rows[start : start + lines]][..., window_columns]
-        windows = block.permute(0, 1, 3, 2, 4).flatten(3)
-        picked.append(pick(windows, start))
-    values = torch.cat(picked, 1).view(n, c, len(rows), len(columns))
-    replaced = step.replaced.to(images.device)
-    crossings = replaced[rows][:, columns]
-    old = made[:, :, rows][:, :, :, columns]
-    spread = torch.where(crossings, values, old).flatten(2)
-    flat = (rows.unsqueeze(1) * width + columns).flatten()
-    return made.flatten(2).index_copy(2, flat, spread).view_as(images)
+    n, c, _, width = made.shape
+    rows, columns = _lattice(step.replaced)
+    crossings = (rows.unsqueeze(1) * width + columns).flatten()
+    wanted = step.replaced.flatten()[crossings].to(made.device)
+    places = crossings.to(made.device)[wanted]
+    taken = torch.cat(values, 1).view(n, c, -1)[:, :, wanted]
+    return made.flatten(2).index_copy(2, places, taken).view_as(made)
