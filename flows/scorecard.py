@@ -12,16 +12,25 @@ Row = dict[str, Any]
 
 DASH, PERCENT = "\u2013", "\u00a0%"
 BETWEEN = f"\u00a0{DASH}\u2060\u00a0"
-RATES = {name for name, metric in METRICS.items() if metric.kind == "rate"} | {
+RATES = {name for name, metric in METRICS.items() if metric.kind in ("rate", "class")} | {
     "false_positive_rate",
+    "true_positive_rate",
+    "tpr_at_fpr_0.001",
     "tpr_at_fpr_0.01",
     "tpr_at_fpr_0.05",
 }
 SHARES = {name for name, metric in METRICS.items() if metric.kind == "mask"}
 TITLES = {
     "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
     "attack_success": "Attack success",
     "label_recovery": "Label recovery",
+    "o1": "Goal O1",
+    "o2": "Goal O2",
+    "scaling_success": "O1 and O2",
+    "target_agreement": "Agrees with the hidden picture",
+    "scaled_psnr": "PSNR scaled, dB",
+    "target_psnr": "PSNR to hidden, dB",
     "psnr": "PSNR, dB",
     "psnr_legacy": "PSNR + 48.13, dB",
     "ssim": "SSIM",
@@ -29,6 +38,8 @@ TITLES = {
     "l2": "L2",
     "linf": "L∞",
     "roc_auc": "ROC-AUC",
+    "true_positive_rate": "TPR",
+    "tpr_at_fpr_0.001": "TPR at FPR 0.1 %",
     "tpr_at_fpr_0.01": "TPR at FPR 1 %",
     "tpr_at_fpr_0.05": "TPR at FPR 5 %",
     "false_positive_rate": "FPR",
@@ -42,10 +53,16 @@ DETECTION = {
         "0.5 is guessing",
         "higher",
     ),
+    "true_positive_rate": ("share of attacked images above the threshold", "higher"),
+    "tpr_at_fpr_0.001": (
+        "share of attacked images flagged when 0.1 % of clean ones are",
+        "higher",
+    ),
     "tpr_at_fpr_0.01": ("share of attacked images flagged when 1 % of clean ones are", "higher"),
     "tpr_at_fpr_0.05": ("share of attacked images flagged when 5 % of clean ones are", "higher"),
     "false_positive_rate": (
-        "share of clean held-out images above the threshold, which comes from the other half",
+        "share of clean, or harmlessly changed, held-out images above the threshold, which comes "
+        "from other images",
         "lower",
     ),
 }
@@ -121,7 +138,7 @@ def number(metric: str, value: float | None) -> str:
         return DASH
     if metric in RATES or metric in SHARES:
         return f"{100 * value:.1f}{PERCENT}"
-    if metric in ("psnr", "psnr_legacy"):
+    if metric in METRICS and METRICS[metric].unit == "dB":
         return f"{value:.2f}"
     return f"{value:.4f}" if metric == "linf" else f"{value:.3f}"
 

@@ -11,9 +11,9 @@ from defender.metrics import METRICS
 from defender.purifiers import PURIFIERS
 from defender.types import range_text
 from storage.sources import SOURCES
+from tasks.building import parameter_fields
 from tasks.models import MODELS, OTHER_MODELS
 from tasks.precomputed import ATTACK_KINDS
-from tasks.specs import parameter_fields
 
 ALGORITHMS: dict[str, dict[str, type[Any]]] = {
     "attacks": ATTACK_KINDS,

@@ -27,6 +27,8 @@ def inputs_digest(
     if node.kind == "ingest":
         return {"items": bench.dataset.chunk_key(index)}
     digests = {role: given.content for role, given in inputs.items()}
+    if node.kind == "target" and (pool := bench.targets[node.position]) is not None:
+        digests["pictures"] = pool.digest(index)
     if node.kind == "attack" and hasattr(bench.attacks[node.position], "files_digest"):
         attack = bench.attacks[node.position]
         digests["files"] = attack.files_digest(bench.dataset, index)

@@ -66,7 +66,8 @@ def plots(state: Survey, columns: Columns, thresholds: dict[str, float | None]) 
     made: list[Plot] = []
     for node in attacks or [state.plan.nodes["ingest"]]:
         made += _quality(state, columns, node)
-        made.append(_confidence(state, columns, node))
+        if state.bench.has_model:
+            made.append(_confidence(state, columns, node))
     detectors = [n for n in state.plan if n.kind == "detect" and n.attack == "none"]
     if attacks:
         for node in detectors:

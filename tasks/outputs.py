@@ -16,10 +16,13 @@ from storage.ledger import Finding, digest_of, sha256_file
 from storage.scores import concatenate, read_rows, write_rows
 from tasks.summary import Columns, Row, Summary
 from tasks.survey import Survey
+from tasks.thresholds import FILE as THRESHOLDS
+from tasks.thresholds import write_thresholds
 from tasks.workbench import Workbench
 
 REJECTED = pa.schema([("name", pa.string()), ("reason", pa.string())])
 INDEX = "run.json"
+PLAIN = ("rejected.parquet", "summary.json", "stages.json", "report.html")
 RULES = 1
 """Version of what a summary and report hold; raising it rewrites them."""
 
@@ -108,7 +111,7 @@ def write_outputs(
     bench = state.bench
     folder = bench.store.run(bench.spec.name)
     remove(folder / INDEX)
-    for name in ("rejected.parquet", "summary.json", "stages.json", "report.html", INDEX):
+    for name in (*PLAIN, THRESHOLDS, INDEX):
         sweep(folder, name)
     summary = Summary(state)
     rows = summary.rows()
@@ -118,9 +121,12 @@ def write_outputs(
     content = _describe(state, rows, rejected.num_rows, summary.thresholds)
     _write_json(folder / "summary.json", content)
     _write_json(folder / "stages.json", _references(state))
+    if bench.spec.detectors:
+        write_thresholds(folder / THRESHOLDS, summary.calibrated(content["dataset"]["digest"]))
+        written.append(THRESHOLDS)
     page = report(state, content, summary.columns)
     write_atomic(folder / "report.html", page.encode())
-    written += ["rejected.parquet", "summary.json", "stages.json", "report.html"]
+    written += PLAIN
     index = {
         "state": state_digest(state),
         "files": {name: sha256_file(folder / name) for name in sorted(written)},
@@ -187,13 +193,19 @@ def _describe(
             "rejected": rejected,
             "classes": list(bench.dataset.source.classes or []) or None,
         },
-        "model": {"name": bench.spec.model.name, "digest": getattr(bench.model, "digest", "")},
+        "model": _model(bench),
         "seed": bench.spec.seed,
         "device": bench.device.type,
         "thresholds": {k: v if abs(v) < float("inf") else None for k, v in thresholds.items()},
         "spec": bench.spec.model_dump(mode="json"),
         "rows": rows,
     }
+
+
+def _model(bench: Workbench) -> dict[str, str] | None:
+    if bench.spec.model is None:
+        return None
+    return {"name": bench.spec.model.name, "digest": getattr(bench.model, "digest", "")}
 
 
 def _references(state: Survey) -> dict[str, Any]:

@@ -293,7 +293,8 @@ def _compute_parts(state: Survey, node: Node, examples: Sequence[_Example]) -> N
                 examples[position].parts[name] = array
                 if masked:
                     examples[position].masks.add(name)
-            if masked or name == "purified" or values.shape != images.shape:
+            silent = masked or not bench.has_model
+            if silent or name == "purified" or values.shape != images.shape:
                 continue
             with torch.no_grad():
                 confidence, prediction = bench.model(from_uint8(pixels)).softmax(1).max(1)
@@ -334,6 +335,8 @@ def _pictures(
         return picture(role, pixels, side, subject=subject, caption=caption, verdict=verdict)
 
     def scored(role: str, pixels: Pixels, attack: str, purifier: str) -> Picture:
+        if not state.bench.has_model:
+            return picture(role, pixels, side, subject=subject)
         name = f"score/{attack}/{purifier}"
         prediction = int(columns.column(name, "prediction")[example.index])
         confidence = float(columns.column(name, "confidence")[example.index])

@@ -17,7 +17,7 @@ from tasks.errors import SpecError
 from tasks.specs import label_of
 from tasks.workbench import Workbench
 
-RULES = {"ingest": 1, "attack": 1, "detect": 1, "purify": 1, "score": 1}
+RULES = {"ingest": 1, "target": 1, "attack": 1, "detect": 1, "purify": 1, "score": 1}
 """Version of what this package itself does in a stage; raising one recomputes that stage."""
 
 
@@ -27,7 +27,7 @@ class Node:
 
     Args:
         name: unique within the plan; what status and progress show.
-        kind: ``ingest``, ``attack``, ``detect``, ``purify`` or ``score``.
+        kind: ``ingest``, ``target``, ``attack``, ``detect``, ``purify`` or ``score``.
         fingerprint: name of the stage's folder in the store.
         inputs: node that supplies each input, by role.
         position: index of the algorithm in its list of the specification; -1 for none.
@@ -101,27 +101,50 @@ class Plan:
             if spec.through is not None:
                 purifier = bench.purifiers[bench.purifier_position(spec.through)]
                 through = {"through": repr(purifier), "backward": spec.backward}
+            label = label_of(spec)
+            inputs = {"images": "ingest"}
+            if bench.targets[position] is not None:
+                inputs["target"] = self._add_targets(bench, position, label)
             config = self._stage(
                 "attack",
                 bench.attacks[position],
-                model=repr(bench.model),
+                model=repr(bench.model) if bench.has_model and "target" not in inputs else None,
                 target=spec.target,
                 draws=spec.draws,
                 **through,
                 **common,
+                **({"pipeline": repr(bench.pipeline)} if "target" in inputs else {}),
             )
-            label = label_of(spec)
             self._add(
                 Node(
                     f"attack/{label}",
                     "attack",
                     digest_of(config)[:24],
-                    {"images": "ingest"},
+                    inputs,
                     position,
                     attack=label,
                     config=config,
                 )
             )
+
+    def _add_targets(self, bench: Workbench, position: int, label: str) -> str:
+        """The stage that chooses what an attack hides; attacks that hide the same share it."""
+        pool = bench.targets[position]
+        config = {
+            "kind": "target",
+            "rules": RULES["target"],
+            "seed": bench.spec.seed,
+            "pipeline": repr(bench.pipeline),
+            "decode": bench.dataset.identity()["decode"],
+            **({} if pool is None else pool.identity()),
+        }
+        fingerprint = digest_of(config)[:24]
+        for node in self._of("target"):
+            if node.fingerprint == fingerprint:
+                return node.name
+        name = f"target/{label}"
+        self._add(Node(name, "target", fingerprint, {"images": "ingest"}, position, config=config))
+        return name
 
     def _sources(self) -> list[tuple[str, str]]:
         return [("ingest", "none"), *((node.name, node.attack) for node in self._of("attack"))]
@@ -170,20 +193,24 @@ class Plan:
         config = {
             "kind": "score",
             "rules": RULES["score"],
-            "model": repr(bench.model),
+            "model": repr(bench.model) if bench.has_model else None,
             "columns": sorted(bench.distortions),
+            **({} if bench.pipeline is None else {"pipeline": repr(bench.pipeline)}),
             **{name: common[name] for name in ("batch", "device")},
         }
         fingerprint = digest_of(config)[:24]
         purified = [(n.name, n.attack, n.purifier, n.inputs["images"]) for n in self._of("purify")]
         plain = [(source, attack, "none", source) for source, attack in self._sources()]
         for source, attack, purifier, before in plain + purified:
+            inputs = {"images": source, "clean": "ingest", "before": before}
+            if attack != "none" and "target" in self.nodes[f"attack/{attack}"].inputs:
+                inputs["target"] = self.nodes[f"attack/{attack}"].inputs["target"]
             self._add(
                 Node(
                     f"score/{attack}/{purifier}",
                     "score",
                     fingerprint,
-                    {"images": source, "clean": "ingest", "before": before},
+                    inputs,
                     attack=attack,
                     purifier=purifier,
                     config=config,

@@ -6,10 +6,8 @@ expected there, before anything is computed.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 from inspect import isclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -28,11 +26,10 @@ from pydantic import (
 
 from defender.scaling import Pipeline
 from tasks.errors import SpecError
-from tasks.names import find, suggestion
+from tasks.names import suggestion
 
 Policy = Literal["observe", "reject", "purify-if-flagged"]
 AnySpec = TypeVar("AnySpec", bound=BaseModel)
-FRACTION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 
 
 def _not_reserved(value: str) -> str:
@@ -166,6 +163,10 @@ class AttackSpec(AlgorithmSpec):
     backward: Literal["identity", "exact"] = Field(
         default="identity", description="gradient of that purifier: passed unchanged, or its own"
     )
+    targets: Literal["other-class", "other-image"] | DatasetSpec | None = Field(
+        default=None,
+        description="pictures a scaling attack hides: of the data set itself, or another data set",
+    )
 
 
 class DetectorSpec(AlgorithmSpec):
@@ -198,7 +199,14 @@ class Spec(Strict):
     name: RunName
     seed: int = Field(default=0, ge=0, lt=1 << 31)
     dataset: DatasetSpec
-    model: ModelSpec
+    calibration: str | None = Field(
+        default=None,
+        description="pattern of names, such as train/*: these images set the detectors' thresholds "
+        "and take no part in any figure; none: half of the images set them",
+    )
+    model: ModelSpec | None = Field(
+        default=None, description="what is attacked and asked; none: images are only compared"
+    )
     pipeline: PipelineSpec | None = Field(
         default=None, description="resize in front of the model; none: it sees images as they are"
     )
@@ -213,6 +221,10 @@ class Spec(Strict):
         "ssim",
         "l2",
         "linf",
+        "scaled_psnr",
+        "target_psnr",
+        "o1",
+        "o2",
     )
     compute: ComputeSpec = ComputeSpec()
     examples: int = Field(default=3, ge=0, le=50, description="images a row of the report's grid")
@@ -332,66 +344,6 @@ def load_spec(path: Path, assignments: Sequence[str] = (), limit: int | None = N
     return parse_spec(content, str(path))
 
 
-def parse_number(value: Any) -> Any:
-    """Read fractions such as ``8/255``; every other value is returned as it is."""
-    if isinstance(value, str) and (match := FRACTION.fullmatch(value)):
-        if Fraction(match[2]) == 0:
-            return value
-        return float(Fraction(match[1]) / Fraction(match[2]))
-    return value
-
-
-def parameter_fields(kind: type) -> dict[str, dataclasses.Field[Any]]:
-    """The declared parameters of an algorithm, by name."""
-    return {f.name: f for f in dataclasses.fields(kind) if "doc" in f.metadata}
-
-
-def build(registry: Mapping[str, type], spec: AlgorithmSpec, where: str, **given: Any) -> Any:
-    """Make the algorithm that a specification names.
-
-    Args:
-        registry: the registered algorithms of the kind.
-        spec: name and parameters.
-        where: path of the field, for error messages.
-        given: what the pipeline supplies, such as ``model``; used where the algorithm has such
-            a field.
-
-    Raises:
-        SpecError: for an unknown name or parameter, or a value out of range.
-    """
-    registered = find(registry, spec.name)
-    if registered is None:
-        names = sorted(registry)
-        raise SpecError(
-            f"{where}.name: expected one of {', '.join(names)}, "
-            f"got {spec.name!r}{suggestion(spec.name, names)}"
-        )
-    kind = registry[registered]
-    known = parameter_fields(kind)
-    for name in spec.parameters:
-        if name not in known:
-            options = [*known, *type(spec).model_fields]
-            raise SpecError(
-                f"{where}.{name}: unknown parameter of {spec.name}"
-                f"{suggestion(name, options)}; expected one of {', '.join(options)}"
-            )
-    fields = {f.name for f in dataclasses.fields(kind)}
-    for name, field in known.items():
-        if field.default is dataclasses.MISSING and name not in spec.parameters:
-            raise SpecError(f"{where}.{name}: expected a value for {registered}, got nothing")
-    values = {name: parse_number(value) for name, value in spec.parameters.items()}
-    supplied = {name: value for name, value in given.items() if name in fields}
-    if "pipeline" in fields and given.get("pipeline") is None:
-        raise SpecError(
-            f"{where}: {registered} needs to know how the model's pipeline resizes; expected the "
-            "field pipeline in the specification, such as {target: 64x64}"
-        )
-    try:
-        return kind(**supplied, **values)
-    except (TypeError, ValueError) as error:
-        raise SpecError(f"{where}.{error}" if ":" in str(error) else f"{where}: {error}") from None
-
-
 def label_of(spec: AlgorithmSpec) -> str:
     """The name of an algorithm in reports: its label, or its name and what was set."""
     if spec.label:
@@ -402,5 +354,8 @@ def label_of(spec: AlgorithmSpec) -> str:
         extra |= {"through": spec.through} if spec.through is not None else {}
         extra |= {"draws": spec.draws} if spec.draws > 1 else {}
         extra |= {"backward": spec.backward} if spec.backward != "identity" else {}
+        if spec.targets is not None:
+            chosen = spec.targets
+            extra["targets"] = chosen if isinstance(chosen, str) else chosen.kind
     inside = ", ".join(f"{name}={value}" for name, value in extra.items())
     return f"{spec.name}({inside})" if inside else spec.name

@@ -12,12 +12,17 @@ from torch import Tensor, nn
 from defender import metrics
 from defender.noise import derive_seeds
 from defender.norms import quantise_within, to_uint8
-from defender.objectives import Classify, Defended, Misclassify
+from defender.objectives import Classify, Defended, Misclassify, ScaleTo
 from storage.ingest import ingest_chunk
 from tasks.batches import Batch, map_columns, map_images
 from tasks.chunk import Chunk, Made, StageFunction
-from tasks.errors import ModelError
+from tasks.errors import ModelError, SpecError
 from tasks.precomputed import Precomputed
+from tasks.scaled_scores import ScaledScores
+from tasks.targets import like
+
+WHOLE = ("prediction", "target_prediction")
+"""Columns of whole numbers."""
 
 
 def ingest(chunk: Chunk) -> Made:
@@ -40,12 +45,32 @@ def attack(chunk: Chunk) -> Made:
     )
     epsilon = getattr(algorithm, "epsilon", None)
 
+    pictures = chunk.images("target") if "target" in chunk.inputs else None
+
     def run(images: Tensor, batch: Batch) -> Tensor:
-        objective = _objective(chunk, images, batch.pick(labels), batch.pick(seeds))
+        if pictures is not None and bench.pipeline is not None:
+            wanted = batch.stack(pictures, bench.device)
+            objective: Any = ScaleTo(bench.pipeline.of(images), wanted)
+        else:
+            objective = _objective(chunk, images, batch.pick(labels), batch.pick(seeds))
         attacked = algorithm(images, objective, seeds=batch.pick(seeds))
         return quantise_within(attacked, images, norm=norm, epsilon=epsilon)
 
     return Made(map_images(clean, bench.rule, bench.device, run))
+
+
+def target(chunk: Chunk) -> Made:
+    """Choose the picture that is hidden in each image, at the size the model will see it."""
+    bench = chunk.bench
+    pool, pipeline = bench.targets[chunk.node.position], bench.pipeline
+    if pool is None or pipeline is None:
+        raise SpecError(f"{chunk.node.name}: expected pictures to hide and a pipeline")
+    found, rows = pool.read(chunk.index, chunk.rows["name"].to_pylist())
+    made = []
+    for picture, image in zip(found, chunk.images("images"), strict=True):
+        pixels = torch.from_numpy(like(picture, image.shape[0]))[None]
+        made.append(pipeline.of(pixels)(pixels)[0].contiguous().numpy())
+    return Made(made, rows.add_column(0, "id", pa.array(chunk.ids, pa.string())))
 
 
 def _objective(chunk: Chunk, images: Tensor, labels: Tensor, seeds: Tensor) -> Any:
@@ -135,40 +160,48 @@ def score(chunk: Chunk) -> Made:
     bench = chunk.bench
     current, clean, before = (chunk.images(role) for role in ("images", "clean", "before"))
     labels, wanted = chunk.labels(), bench.distortions
+    scaled = ScaledScores(chunk, clean)
 
     def run(images: Tensor, batch: Batch) -> dict[str, Tensor]:
-        truth = batch.pick(labels)
-        with torch.no_grad():
-            logits = bench.model(images)
-        check_labels(truth, logits.shape[1], repr(bench.model))
-        confidence, prediction = logits.softmax(1).max(1)
-        loss = nn.functional.cross_entropy(logits, truth.clamp(min=0), reduction="none")
-        columns = {
-            "prediction": prediction,
-            "confidence": confidence,
-            "loss": torch.where(truth < 0, torch.full_like(loss, math.nan), loss),
-        }
+        columns = _answers(bench.model, images, batch.pick(labels)) if bench.has_model else {}
         if all(clean[i].shape == current[i].shape for i in batch.index):
             original = batch.stack(clean, bench.device)
             columns |= {name: getattr(metrics, name)(original, images) for name in wanted}
             earlier = batch.stack(before, bench.device)
             columns["l2_moved"] = metrics.l2(earlier, images)
             columns["linf_moved"] = metrics.linf(earlier, images)
+        if bench.pipeline is not None:
+            columns |= scaled.columns(batch, images)
         return columns
 
     return Made(rows=_table(chunk, map_columns(current, bench.rule, bench.device, run)))
 
 
+@torch.no_grad()
+def _answers(model: nn.Module, images: Tensor, truth: Tensor) -> dict[str, Tensor]:
+    """What a classifier says: predicted class, confidence in it, loss of the true label."""
+    logits = model(images)
+    check_labels(truth, logits.shape[1], repr(model))
+    confidence, prediction = logits.softmax(1).max(1)
+    loss = nn.functional.cross_entropy(logits, truth.clamp(min=0), reduction="none")
+    return {
+        "prediction": prediction,
+        "confidence": confidence,
+        "loss": torch.where(truth < 0, torch.full_like(loss, math.nan), loss),
+    }
+
+
 def _table(chunk: Chunk, columns: dict[str, list[float]]) -> pa.Table:
     arrays: dict[str, pa.Array] = {"id": pa.array(chunk.ids, pa.string())}
     for name, values in columns.items():
-        kind = pa.int64() if name == "prediction" else pa.float64()
+        kind = pa.int64() if name in WHOLE else pa.float64()
         arrays[name] = pa.array(values, kind)
     return pa.table(arrays)
 
 
 STAGES: dict[str, StageFunction] = {
     "ingest": ingest,
+    "target": target,
     "attack": attack,
     "detect": detect,
     "purify": purify,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from defender.metrics.balanced import balanced_accuracy
 from defender.metrics.rates import (
     conformal_threshold,
     mean_interval,
@@ -19,12 +22,16 @@ from defender.metrics.rates import (
     wilson,
 )
 from storage.scores import concatenate, read_rows
+from tasks.errors import SpecError
 from tasks.plan import Node
 from tasks.survey import Survey
+from tasks.thresholds import Threshold
 from tasks.workbench import DISTORTIONS
 
 Row = dict[str, Any]
 Column = NDArray[Any]
+SCALED = ("scaled_psnr", "target_psnr")
+TPR_RATES = (0.001, 0.01, 0.05)
 MASKS = ("mask_precision", "mask_recall", "mask_precision_top")
 
 
@@ -64,6 +71,41 @@ def _complete(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return table
 
 
+@dataclass(frozen=True)
+class Split:
+    """Which images set thresholds and which are counted: bool (n,) each.
+
+    Args:
+        calibration: images whose clean scores set the detectors' thresholds.
+        held_out: images on which thresholds are tried.
+        counted: images of which every other figure is.
+    """
+
+    calibration: Column
+    held_out: Column
+    counted: Column
+
+    @classmethod
+    def of(cls, rows: pa.Table, pattern: str | None) -> Split:
+        """Split by a pattern of names, or else into halves by the ids.
+
+        Raises:
+            SpecError: where the pattern fits no image, or all of them.
+        """
+        if pattern is None:
+            ids = rows.column("id").to_pylist()
+            half = np.array([int(name[:8], 16) % 2 == 0 for name in ids])
+            return cls(half, ~half, np.ones(len(half), dtype=bool))
+        names = rows.column("name").to_pylist()
+        fits = np.array([fnmatchcase(name, pattern) for name in names])
+        if fits.all() or not fits.any():
+            raise SpecError(
+                f"calibration: expected a pattern that fits some of the names, {pattern!r} fits "
+                f"{int(fits.sum())} of {len(names)}, such as {names[0]!r}"
+            )
+        return cls(fits, ~fits, ~fits)
+
+
 class Summary:
     """Computes the rows of a run's summary.
 
@@ -76,7 +118,9 @@ class Summary:
         self.bench = state.bench
         self.columns = Columns(state)
         self.labels = self.columns.column("ingest", "label")
-        self.clean_prediction = self.columns.column("score/none/none", "prediction")
+        if self.bench.has_model:
+            self.clean_prediction = self.columns.column("score/none/none", "prediction")
+        self.split = Split.of(self.columns.table("ingest"), self.bench.spec.calibration)
         self.thresholds: dict[str, float] = {}
 
     def rows(self) -> list[Row]:
@@ -91,6 +135,29 @@ class Summary:
             if node.kind == "score":
                 result += self._policies(node)
         return result
+
+    def calibrated(self, dataset: str) -> list[Threshold]:
+        """The thresholds with their provenance, after :meth:`rows`.
+
+        Args:
+            dataset: digest of the dataset's images.
+        """
+        spec = self.bench.spec
+        return [
+            Threshold(
+                label=label,
+                detector=repr(detector),
+                version=detector.version,
+                value=_number(self.thresholds[label]),
+                fpr=one.fpr,
+                images=int(self.split.calibration.sum()),
+                pattern=spec.calibration,
+                dataset=dataset,
+            )
+            for label, detector, one in zip(
+                self.thresholds, self.bench.detectors, spec.detectors, strict=True
+            )
+        ]
 
     def _threat(self, attack: str) -> str:
         if attack == "none":
@@ -131,7 +198,7 @@ class Summary:
             position = self.state.plan.nodes[f"attack/{node.attack}"].position
             draws = spec.attacks[position].draws
         return {
-            "model": spec.model.label or spec.model.name,
+            "model": "none" if spec.model is None else spec.model.label or spec.model.name,
             "attack": node.attack,
             "threat": self._threat(node.attack),
             "detector": detector,
@@ -168,6 +235,14 @@ class Summary:
         if self._wanted("accuracy") and labelled.any():
             right = (prediction == self.labels) & accepted
             yield self._rate(node, "accuracy", right[labelled], **more)
+        if self._wanted("balanced_accuracy") and labelled.any():
+            right = (prediction == self.labels) & accepted
+            size = int(self.labels.max()) + 1
+            correct = np.bincount(self.labels[labelled & right], minlength=size)
+            images = np.bincount(self.labels[labelled], minlength=size)
+            value, low, high = balanced_accuracy(correct.tolist(), images.tolist())
+            n = int(labelled.sum())
+            yield self._row(node, "balanced_accuracy", value, low, high, n, **more)
         if self._wanted("attack_success") and node.attack != "none":
             position = self.state.plan.nodes[f"attack/{node.attack}"].position
             target = self.bench.spec.attacks[position].target
@@ -183,48 +258,70 @@ class Summary:
             yield self._rate(node, "label_recovery", same[among], **more)
 
     def _scores(self, node: Node) -> Iterator[Row]:
-        prediction = self.columns.column(node.name, "prediction")
-        everything = np.ones(len(prediction), dtype=bool)
-        yield from self._rates(node, prediction, everything, everything)
+        counted = self.split.counted
+        if self.bench.has_model:
+            prediction = self.columns.column(node.name, "prediction")
+            yield from self._rates(node, prediction, np.ones(len(counted), dtype=bool), counted)
         if node.attack == "none" and node.purifier == "none":
             return
-        for metric in DISTORTIONS:
-            if self._wanted(metric):
-                values = self.columns.column(node.name, metric)
+        there = self.columns.table(node.name).schema.names
+        for metric in (*DISTORTIONS, *SCALED):
+            if self._wanted(metric) and metric in there:
+                values = self.columns.column(node.name, metric)[counted]
                 yield self._mean(node, metric, values)
+        if "o1" in there:
+            yield from self._goals(node)
+
+    def _goals(self, node: Node) -> Iterator[Row]:
+        """Whether the goals of a scaling attack hold, and what the model then says."""
+        counted = self.split.counted
+        first = self.columns.column(node.name, "o1") == 1
+        if "o2" in self.columns.table(node.name).schema.names:
+            second = self.columns.column(node.name, "o2") == 1
+            for metric, hits in (
+                ("o1", first),
+                ("o2", second),
+                ("scaling_success", first & second),
+            ):
+                if self._wanted(metric):
+                    yield self._rate(node, metric, hits[counted])
+        elif self._wanted("o1"):
+            yield self._rate(node, "o1", first[counted])
+        if self._wanted("target_agreement") and self.bench.has_model:
+            prediction = self.columns.column(node.name, "prediction")
+            same = prediction == self.columns.column(node.name, "target_prediction")
+            yield self._rate(node, "target_agreement", same[counted])
 
     def _detection(self, node: Node) -> Iterator[Row]:
         spec = self.bench.spec.detectors[node.position]
         benign = self.columns.column(f"detect/none/{node.detector}", "score")
-        calibration, held_out = self._halves()
-        threshold = conformal_threshold(benign[calibration], spec.fpr)
+        threshold = conformal_threshold(benign[self.split.calibration], spec.fpr)
         self.thresholds[node.detector] = threshold
         more = {"detector": node.detector, "policy": "observe"}
         scores = self.columns.column(node.name, "score")
-        if node.attack == "none":
-            yield self._rate(node, "false_positive_rate", scores[held_out] > threshold, **more)
+        if self._threat(node.attack) == "none":
+            flagged = scores[self.split.held_out] > threshold
+            yield self._rate(node, "false_positive_rate", flagged, **more)
             return
+        benign, scores = benign[self.split.counted], scores[self.split.counted]
+        yield self._rate(node, "true_positive_rate", scores > threshold, **more)
         auc = roc_auc(benign, scores)
         low, high = _auc_interval(auc, len(benign), len(scores))
         yield self._row(node, "roc_auc", auc, low, high, len(scores), **more)
-        for rate in (0.01, 0.05):
+        for rate in TPR_RATES:
             share = tpr_at_fpr(benign, scores, rate)
             low, high = wilson(round(share * len(scores)), len(scores))
             metric = f"tpr_at_fpr_{rate:g}"
             yield self._row(node, metric, share, low, high, len(scores), **more)
         for metric in MASKS:
             if self._wanted(metric) and metric in self.columns.table(node.name).schema.names:
-                yield self._mean(node, metric, self.columns.column(node.name, metric), **more)
-
-    def _halves(self) -> tuple[Column, Column]:
-        """Calibration and held-out images, split by their ids."""
-        ids = self.columns.table("ingest").column("id").to_pylist()
-        calibration = np.array([int(name[:8], 16) % 2 == 0 for name in ids])
-        return calibration, ~calibration
+                values = self.columns.column(node.name, metric)[self.split.counted]
+                yield self._mean(node, metric, values, **more)
 
     def _policies(self, node: Node) -> Iterator[Row]:
         """What comes of rejecting, or purifying only, what a detector flags."""
-        _, held_out = self._halves()
+        if not self.bench.has_model:
+            return
         for spec, label in zip(self.bench.spec.detectors, self.thresholds, strict=True):
             scores = self.columns.column(f"detect/{node.attack}/{label}", "score")
             flagged = scores > self.thresholds[label]
@@ -239,7 +336,7 @@ class Summary:
                 else:
                     continue
                 more = {"detector": label, "policy": policy}
-                yield from self._rates(node, prediction, accepted, held_out, **more)
+                yield from self._rates(node, prediction, accepted, self.split.held_out, **more)
 
 
 def _auc_interval(auc: float, benign: int, attacked: int) -> tuple[float, float]:

@@ -12,18 +12,21 @@ from torch import Tensor, nn
 
 from defender.detectors import DETECTORS
 from defender.metrics import METRICS
+from defender.models.scaled import Scaled
 from defender.purifiers import PURIFIERS
 from defender.scaling import Pipeline
 from storage.chunks import Store
 from storage.files import local_root
 from storage.ledger import digest_of
 from tasks.batches import BatchRule
+from tasks.building import build
 from tasks.datasets import Dataset
 from tasks.devices import choose_device, prepare
 from tasks.errors import ModelError, SpecError
 from tasks.models import load_model
 from tasks.precomputed import ATTACK_KINDS, Precomputed
-from tasks.specs import AlgorithmSpec, Spec, build, label_of
+from tasks.specs import AlgorithmSpec, AttackSpec, DatasetSpec, Spec, label_of
+from tasks.targets import TargetPool
 
 DISTORTIONS = ("psnr", "psnr_legacy", "ssim", "ms_ssim", "l2", "linf")
 
@@ -67,11 +70,26 @@ class Workbench:
         place = digest_of({"kind": "catalogue", **self.dataset.identity()})[:24]
         path = self.store.root / "data" / place / "catalogue.parquet"
         self.dataset.open(path, keep=keep)
+        for pool in self.targets:
+            if pool is not None and not pool.pool.opened:
+                pool.pool.open(path.with_name("targets.parquet"), keep=False)
 
     @cached_property
     def model(self) -> nn.Module:
-        """The model that is attacked and defended."""
-        return load_model(self.spec.model, self.folder, self.device)
+        """The model that is attacked and defended, behind the resize of its pipeline.
+
+        Raises:
+            SpecError: where the specification names none.
+        """
+        if self.spec.model is None:
+            raise SpecError("model: expected a model, got nothing")
+        model = load_model(self.spec.model, self.folder, self.device)
+        return model if self.pipeline is None else Scaled(model, self.pipeline).eval()
+
+    @property
+    def has_model(self) -> bool:
+        """Whether the specification names a model."""
+        return self.spec.model is not None
 
     @cached_property
     def pipeline(self) -> Pipeline | None:
@@ -79,7 +97,8 @@ class Workbench:
         return None if self.spec.pipeline is None else self.spec.pipeline.pipeline()
 
     def _build(self, registry: Mapping[str, type], spec: AlgorithmSpec, where: str) -> Any:
-        return build(registry, spec, where, model=self.model, pipeline=self.pipeline)
+        model = self.model if self.has_model else None
+        return build(registry, spec, where, model=model, pipeline=self.pipeline)
 
     @cached_property
     def attacks(self) -> list[Any]:
@@ -88,6 +107,28 @@ class Workbench:
             self._build(ATTACK_KINDS, spec, f"attacks[{i}]")
             for i, spec in enumerate(self.spec.attacks)
         ]
+
+    @cached_property
+    def targets(self) -> list[TargetPool | None]:
+        """For each attack the pictures that it hides, or None where it hides none."""
+        made: dict[str, TargetPool] = {}
+        pools: list[TargetPool | None] = []
+        for spec in self.spec.attacks:
+            if spec.targets is None:
+                pools.append(None)
+                continue
+            key = repr(spec.targets)
+            if key not in made:
+                made[key] = self._target_pool(spec.targets)
+            pools.append(made[key])
+        return pools
+
+    def _target_pool(self, stated: str | DatasetSpec) -> TargetPool:
+        if isinstance(stated, str):
+            pool, other_class = self.dataset, stated == "other-class"
+        else:
+            pool, other_class = Dataset(stated, self.folder), False
+        return TargetPool(self.dataset, pool, self.spec.seed, other_class=other_class)
 
     @cached_property
     def detectors(self) -> list[Any]:
@@ -143,7 +184,9 @@ class Workbench:
         Raises:
             SpecError, ModelError, StorageError: saying what is wrong and where.
         """
-        _ = self.dataset, self.device, self.model, self.attacks, self.detectors, self.purifiers
+        _ = self.dataset, self.device, self.attacks, self.detectors, self.purifiers
+        if self.has_model:
+            _ = self.model
         for i, (spec, attack) in enumerate(zip(self.spec.attacks, self.attacks, strict=True)):
             if spec.through is not None:
                 purifier = self.purifiers[self.purifier_position(spec.through)]
@@ -154,6 +197,29 @@ class Workbench:
                     )
             if isinstance(attack, Precomputed):
                 attack.check(self.dataset, f"attacks[{i}]")
+            self._check_targets(i, spec, attack)
+
+    def _check_targets(self, i: int, spec: AttackSpec, attack: Any) -> None:
+        hides = attack.budget == "scaling"
+        if hides and self.pipeline is None:
+            raise SpecError(
+                f"attacks[{i}]: {spec.name} expected the resize it attacks; add the field pipeline "
+                "to the specification, such as {target: 64x64}"
+            )
+        if hides and spec.targets is None:
+            raise SpecError(
+                f"attacks[{i}].targets: expected the pictures that {spec.name} hides: other-class, "
+                "other-image or a dataset, got nothing"
+            )
+        if not hides and not self.has_model and attack.threat not in ("none", "precomputed"):
+            raise SpecError(f"attacks[{i}]: {spec.name} attacks a model; expected the field model")
+        if not hides and spec.targets is not None:
+            raise SpecError(f"attacks[{i}].targets: {spec.name} hides no picture; expected none")
+        if hides and spec.through is not None:
+            raise SpecError(
+                f"attacks[{i}].through: {spec.name} cannot see through a purifier; AdaptiveScaling "
+                "names the filter it is made against"
+            )
 
     def _check_labels(self) -> None:
         for field in ("attacks", "detectors", "purifiers"):

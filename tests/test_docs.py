@@ -20,9 +20,10 @@ from defender.purifiers import PURIFIERS
 from flows.cli import DEFAULT_STORE, Exit, app
 from storage.sources import SOURCES
 from tasks import specs
+from tasks.building import build
 from tasks.names import find
 from tasks.precomputed import Precomputed
-from tasks.specs import DatasetSpec, Spec, build, parse_spec
+from tasks.specs import DatasetSpec, Spec, parse_spec
 from tasks.train_specs import TrainSpec, load_train_spec
 from tasks.workbench import Workbench
 from tests.cases import MODEL

@@ -22,14 +22,15 @@ class Metric:
         doc: one line that defines it.
         better: which direction is better for the defender.
         kind: ``"rate"`` (true or false for each image, a share of a dataset), ``"distortion"``
-            (a number for a pair of images) or ``"mask"`` (a share for each image).
+            (a number for a pair of images), ``"mask"`` (a share for each image) or ``"class"`` (a
+            share of a dataset that is no plain share of its images).
         unit: unit of the number.
     """
 
     name: str
     doc: str
     better: Literal["higher", "lower"] = "higher"
-    kind: Literal["rate", "distortion", "mask"] = "distortion"
+    kind: Literal["rate", "distortion", "mask", "class"] = "distortion"
     unit: str = ""
 
 
@@ -37,6 +38,11 @@ METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         Metric("accuracy", "the predicted class is the true label", kind="rate"),
+        Metric(
+            "balanced_accuracy",
+            "mean over the classes of the share of their images that are classified correctly",
+            kind="class",
+        ),
         Metric(
             "attack_success",
             "of the clean images that are classified correctly, the attacked one is not; for a "
@@ -59,6 +65,42 @@ METRICS: dict[str, Metric] = {
         Metric("ms_ssim", "structural similarity over five scales, sides above 160 pixels only"),
         Metric("l2", "Euclidean distance of all values", better="lower", unit="[0, 1] intensity"),
         Metric("linf", "largest difference of a value", better="lower", unit="[0, 1] intensity"),
+        Metric(
+            "scaled_psnr",
+            "psnr of the image scaled by the model's pipeline to the clean one scaled",
+            unit="dB",
+        ),
+        Metric(
+            "target_psnr",
+            "psnr of the image scaled by the model's pipeline to the hidden picture",
+            better="lower",
+            unit="dB",
+        ),
+        Metric(
+            "o1",
+            "goal O1 of a scaling attack: scaled, the image shows the hidden picture (20 dB or "
+            "more) and is closer to it than to the scaled clean image",
+            better="lower",
+            kind="rate",
+        ),
+        Metric(
+            "o2",
+            "goal O2 of a scaling attack: the image looks like the clean one (15 dB or more)",
+            better="lower",
+            kind="rate",
+        ),
+        Metric(
+            "scaling_success",
+            "both goals of a scaling attack hold: O1 and O2",
+            better="lower",
+            kind="rate",
+        ),
+        Metric(
+            "target_agreement",
+            "the class predicted for the image is the one predicted for the hidden picture",
+            better="lower",
+            kind="rate",
+        ),
         Metric("mask_precision", "share of the mask that was changed", kind="mask"),
         Metric("mask_recall", "share of the changed values that the mask covers", kind="mask"),
         Metric(

@@ -13,7 +13,9 @@ from storage.errors import DatasetNotFound, SourceError
 from storage.sources.headers import size_hint
 from storage.sources.items import JSON, Content, Item, identity_of, require_choice, require_text
 from storage.sources.listing import (
+    CLASS_FOLDERS,
     ORDERS,
+    ClassFolder,
     Labels,
     Order,
     is_item,
@@ -44,6 +46,8 @@ class Zip:
             zip, relative to the prefix, or else a file beside the zip.
         order: ``name`` (sorted by path) or ``hash`` (a fixed shuffle, so that the first N items
             are of all classes).
+        class_folder: which folder of a path is its class: the first one (``top``), or the one that
+            holds the file (``parent``), for sets such as ``train/CAT`` beside ``test/CAT``.
     """
 
     kind: ClassVar[str] = "zip"
@@ -53,6 +57,7 @@ class Zip:
     prefix: str = ""
     labels_csv: str | None = None
     order: Order = "name"
+    class_folder: ClassFolder = "top"
 
     def __post_init__(self) -> None:
         """Accept the path as text and check the options."""
@@ -61,6 +66,7 @@ class Zip:
         if self.labels_csv is not None:
             require_text("labels_csv", self.labels_csv, least=1)
         require_choice("order", self.order, ORDERS)
+        require_choice("class_folder", self.class_folder, CLASS_FOLDERS)
 
     def identity(self) -> dict[str, JSON]:
         """Kind and options."""
@@ -135,7 +141,7 @@ class Zip:
 
     def _labels(self, archive: zipfile.ZipFile, names: dict[str, zipfile.ZipInfo]) -> Labels:
         if self.labels_csv is None:
-            return labels_from_folders(names)
+            return labels_from_folders(names, self.class_folder)
         where = self._root + self.labels_csv
         beside = self.path.parent / self.labels_csv
         if where in archive.namelist():

@@ -13,7 +13,9 @@ from storage.errors import DatasetNotFound, SourceError
 from storage.sources.headers import size_hint
 from storage.sources.items import JSON, Content, Item, identity_of, require_choice, require_text
 from storage.sources.listing import (
+    CLASS_FOLDERS,
     ORDERS,
+    ClassFolder,
     Labels,
     Order,
     is_item,
@@ -38,6 +40,8 @@ class Folder:
             optionally ``name``; it replaces the labels by sub-folder.
         order: ``name`` (sorted by path) or ``hash`` (a fixed shuffle, so that the first N items
             are of all classes).
+        class_folder: which folder of a path is its class: the first one (``top``), or the one that
+            holds the file (``parent``), for sets such as ``train/CAT`` beside ``test/CAT``.
     """
 
     kind: ClassVar[str] = "folder"
@@ -47,6 +51,7 @@ class Folder:
     split: str = ""
     labels_csv: str | None = None
     order: Order = "name"
+    class_folder: ClassFolder = "top"
 
     def __post_init__(self) -> None:
         """Accept the path as text and check the options."""
@@ -55,6 +60,7 @@ class Folder:
         if self.labels_csv is not None:
             require_text("labels_csv", self.labels_csv, least=1)
         require_choice("order", self.order, ORDERS)
+        require_choice("class_folder", self.class_folder, CLASS_FOLDERS)
 
     @property
     def root(self) -> Path:
@@ -110,7 +116,7 @@ class Folder:
 
     def _labels(self, names: Sequence[str]) -> Labels:
         if self.labels_csv is None:
-            return labels_from_folders(names)
+            return labels_from_folders(names, self.class_folder)
         path = self.root / self.labels_csv
         try:
             data = path.read_bytes()

@@ -14,6 +14,8 @@ from storage.errors import SourceError
 
 Order = Literal["name", "hash"]
 ORDERS = ("name", "hash")
+ClassFolder = Literal["top", "parent"]
+CLASS_FOLDERS = ("top", "parent")
 
 SIDECARS = frozenset({".txt", ".csv", ".tsv", ".json", ".jsonl", ".md", ".xml", ".yaml", ".yml"})
 SIDECAR_NAMES = frozenset({"thumbs.db", "desktop.ini", "license", "readme"})
@@ -47,12 +49,14 @@ class Labels:
 
     Args:
         classes: names by label, or None.
-        by_name: labels from a labels file by relative path; None where the first sub-folder of
-            the path is the class.
+        by_name: labels from a labels file by relative path; None where a folder is the class.
+        class_folder: which folder of the path is the class: the first (``top``) or the one that
+            holds the file (``parent``).
     """
 
     classes: tuple[str, ...] | None
     by_name: dict[str, int] | None = None
+    class_folder: ClassFolder = "top"
     _index: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -64,14 +68,22 @@ class Labels:
         """Label of the item with this relative path, or None."""
         if self.by_name is not None:
             return self.by_name.get(name)
-        folder, slash, _ = name.partition("/")
-        return self._index[folder] if slash else None
+        folder = class_of(name, self.class_folder)
+        return None if folder is None else self._index[folder]
 
 
-def labels_from_folders(names: Iterable[str]) -> Labels:
-    """Take the first folder of each path, sorted by name, as the classes."""
-    folders = {name.partition("/")[0] for name in names if "/" in name}
-    return Labels(tuple(sorted(folders)) or None)
+def class_of(name: str, class_folder: ClassFolder) -> str | None:
+    """Folder of a relative path that names its class; None for a file in no folder."""
+    folders = name.split("/")[:-1]
+    if not folders:
+        return None
+    return folders[0] if class_folder == "top" else folders[-1]
+
+
+def labels_from_folders(names: Iterable[str], class_folder: ClassFolder = "top") -> Labels:
+    """Take one folder of each path, sorted by name, as the classes."""
+    folders = {folder for name in names if (folder := class_of(name, class_folder)) is not None}
+    return Labels(tuple(sorted(folders)) or None, class_folder=class_folder)
 
 
 def labels_from_csv(data: bytes, where: str, folder: str) -> Labels:

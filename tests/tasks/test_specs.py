@@ -6,16 +6,15 @@ from typing import Any
 import pytest
 
 from defender.attacks import ATTACKS
+from tasks.building import build, parse_number
 from tasks.errors import SpecError
 from tasks.specs import (
     AlgorithmSpec,
     AttackSpec,
     DetectorSpec,
-    build,
     label_of,
     load_spec,
     override,
-    parse_number,
     parse_spec,
 )
 from tests import toy

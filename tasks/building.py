@@ -1,0 +1,77 @@
+"""Algorithms made from what a specification says about them."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+from tasks.errors import SpecError
+from tasks.names import find, suggestion
+from tasks.specs import AlgorithmSpec
+
+FRACTION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
+
+
+def parse_number(value: Any) -> Any:
+    """Read fractions such as ``8/255``; every other value is returned as it is."""
+    if isinstance(value, str) and (match := FRACTION.fullmatch(value)):
+        if Fraction(match[2]) == 0:
+            return value
+        return float(Fraction(match[1]) / Fraction(match[2]))
+    return value
+
+
+def parameter_fields(kind: type) -> dict[str, dataclasses.Field[Any]]:
+    """The declared parameters of an algorithm, by name."""
+    return {f.name: f for f in dataclasses.fields(kind) if "doc" in f.metadata}
+
+
+def build(registry: Mapping[str, type], spec: AlgorithmSpec, where: str, **given: Any) -> Any:
+    """Make the algorithm that a specification names.
+
+    Args:
+        registry: the registered algorithms of the kind.
+        spec: name and parameters.
+        where: path of the field, for error messages.
+        given: what the pipeline supplies, such as ``model``; used where the algorithm has such
+            a field.
+
+    Raises:
+        SpecError: for an unknown name or parameter, or a value out of range.
+    """
+    registered = find(registry, spec.name)
+    if registered is None:
+        names = sorted(registry)
+        raise SpecError(
+            f"{where}.name: expected one of {', '.join(names)}, "
+            f"got {spec.name!r}{suggestion(spec.name, names)}"
+        )
+    kind = registry[registered]
+    known = parameter_fields(kind)
+    for name in spec.parameters:
+        if name not in known:
+            options = [*known, *type(spec).model_fields]
+            raise SpecError(
+                f"{where}.{name}: unknown parameter of {spec.name}"
+                f"{suggestion(name, options)}; expected one of {', '.join(options)}"
+            )
+    fields = {f.name for f in dataclasses.fields(kind)}
+    for name, field in known.items():
+        if field.default is dataclasses.MISSING and name not in spec.parameters:
+            raise SpecError(f"{where}.{name}: expected a value for {registered}, got nothing")
+    values = {name: parse_number(value) for name, value in spec.parameters.items()}
+    supplied = {name: value for name, value in given.items() if name in fields}
+    if "model" in fields and given.get("model") is None:
+        raise SpecError(f"{where}: {registered} works on a model; expected the field model")
+    if "pipeline" in fields and given.get("pipeline") is None:
+        raise SpecError(
+            f"{where}: {registered} needs to know how the model's pipeline resizes; expected the "
+            "field pipeline in the specification, such as {target: 64x64}"
+        )
+    try:
+        return kind(**supplied, **values)
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"{where}.{error}" if ":" in str(error) else f"{where}: {error}") from None

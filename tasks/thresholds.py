@@ -1,0 +1,59 @@
+"""Calibrated thresholds as a file of their own: what they are, and from which images they came."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from storage.files import write_atomic
+from tasks.errors import SpecError
+
+FILE = "thresholds.json"
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A detector's threshold with its provenance.
+
+    Args:
+        label: what the detector is called in its run.
+        detector: its repr, parameters and pipeline included.
+        version: version of its algorithm.
+        value: score above which an image is suspect; None where the images were too few.
+        fpr: false positive rate it was set for.
+        images: benign images it was set on.
+        pattern: pattern of their names; None for half of the images by their ids.
+        dataset: digest of the dataset they came from.
+    """
+
+    label: str
+    detector: str
+    version: int
+    value: float | None
+    fpr: float
+    images: int
+    pattern: str | None
+    dataset: str
+
+
+def write_thresholds(path: Path, thresholds: list[Threshold]) -> None:
+    """Write thresholds as JSON, atomically."""
+    content = {"thresholds": [asdict(one) for one in thresholds]}
+    write_atomic(path, json.dumps(content, indent=1, allow_nan=False).encode())
+
+
+def read_thresholds(path: Path) -> list[Threshold]:
+    """Read what :func:`write_thresholds` wrote.
+
+    Raises:
+        SpecError: where there is no such file or it holds something else.
+    """
+    try:
+        content: Any = json.loads(path.read_bytes())
+        return [Threshold(**one) for one in content["thresholds"]]
+    except FileNotFoundError:
+        raise SpecError(f"{path}: expected a file of thresholds, found none") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SpecError(f"{path}: expected a file of thresholds: {error}") from None
