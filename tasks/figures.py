@@ -71,8 +71,10 @@ def plots(state: Survey, columns: Columns, thresholds: dict[str, float | None]) 
     detectors = [n for n in state.plan if n.kind == "detect" and n.attack == "none"]
     if attacks:
         for node in detectors:
-            made.append(_scores(columns, node, attacks, thresholds.get(node.detector)))
-            made.append(_roc(columns, node, attacks))
+            tried = [a for a in attacks if f"detect/{a.attack}/{node.detector}" in state.plan.nodes]
+            if tried:
+                made.append(_scores(columns, node, tried, thresholds.get(node.detector)))
+                made.append(_roc(columns, node, tried))
     return made
 
 

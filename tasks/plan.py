@@ -149,9 +149,19 @@ class Plan:
     def _sources(self) -> list[tuple[str, str]]:
         return [("ingest", "none"), *((node.name, node.attack) for node in self._of("attack"))]
 
+    def _tried(self, bench: Workbench, attack: str, field: str, label: str) -> bool:
+        """Whether a detector or purifier is tried on an attack; all are on clean images."""
+        if attack == "none":
+            return True
+        position = self.nodes[f"attack/{attack}"].position
+        chosen = getattr(bench.spec.attacks[position], field)
+        return chosen is None or label in chosen
+
     def _add_purifiers(self, bench: Workbench, common: dict[str, Any]) -> None:
         for source, attack in self._sources():
             for position, spec in enumerate(bench.spec.purifiers):
+                if not self._tried(bench, attack, "purifiers", label_of(spec)):
+                    continue
                 purifier = bench.purifiers[position]
                 config = self._stage("purify", purifier, **common)
                 inputs = {"images": source}
@@ -174,6 +184,8 @@ class Plan:
     def _add_detectors(self, bench: Workbench, common: dict[str, Any]) -> None:
         for source, attack in self._sources():
             for position, spec in enumerate(bench.spec.detectors):
+                if not self._tried(bench, attack, "detectors", label_of(spec)):
+                    continue
                 config = self._stage("detect", bench.detectors[position], **common)
                 label = label_of(spec)
                 self._add(

@@ -163,6 +163,12 @@ class AttackSpec(AlgorithmSpec):
     backward: Literal["identity", "exact"] = Field(
         default="identity", description="gradient of that purifier: passed unchanged, or its own"
     )
+    detectors: tuple[str, ...] | None = Field(
+        default=None, description="labels of the detectors tried on this attack; none: all"
+    )
+    purifiers: tuple[str, ...] | None = Field(
+        default=None, description="labels of the purifiers tried on this attack; none: all"
+    )
     targets: Literal["other-class", "other-image"] | DatasetSpec | None = Field(
         default=None,
         description="pictures a scaling attack hides: of the data set itself, or another data set",

@@ -323,6 +323,8 @@ class Summary:
         if not self.bench.has_model:
             return
         for spec, label in zip(self.bench.spec.detectors, self.thresholds, strict=True):
+            if f"detect/{node.attack}/{label}" not in self.state.plan.nodes:
+                continue
             scores = self.columns.column(f"detect/{node.attack}/{label}", "score")
             flagged = scores > self.thresholds[label]
             plain = self.columns.column(f"score/{node.attack}/none", "prediction")

@@ -198,6 +198,17 @@ class Workbench:
             if isinstance(attack, Precomputed):
                 attack.check(self.dataset, f"attacks[{i}]")
             self._check_targets(i, spec, attack)
+            self._check_tried(i, spec)
+
+    def _check_tried(self, i: int, spec: AttackSpec) -> None:
+        for field in ("detectors", "purifiers"):
+            known = [label_of(one) for one in getattr(self.spec, field)]
+            for label in getattr(spec, field) or ():
+                if label not in known:
+                    raise SpecError(
+                        f"attacks[{i}].{field}: expected labels of {field}: "
+                        f"{', '.join(known) or 'there are none'}; got {label!r}"
+                    )
 
     def _check_targets(self, i: int, spec: AttackSpec, attack: Any) -> None:
         hides = attack.budget == "scaling"
