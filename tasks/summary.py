@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from defender.metrics.balanced import balanced_accuracy
 from defender.metrics.rates import (
+    balanced_accuracy,
     conformal_threshold,
     mean_interval,
     roc_auc,
@@ -237,10 +237,7 @@ class Summary:
             yield self._rate(node, "accuracy", right[labelled], **more)
         if self._wanted("balanced_accuracy") and labelled.any():
             right = (prediction == self.labels) & accepted
-            size = int(self.labels.max()) + 1
-            correct = np.bincount(self.labels[labelled & right], minlength=size)
-            images = np.bincount(self.labels[labelled], minlength=size)
-            value, low, high = balanced_accuracy(correct.tolist(), images.tolist())
+            value, low, high = balanced_accuracy(right[labelled], self.labels[labelled])
             n = int(labelled.sum())
             yield self._row(node, "balanced_accuracy", value, low, high, n, **more)
         if self._wanted("attack_success") and node.attack != "none":

@@ -44,6 +44,45 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, flo
     return low, high
 
 
+def balanced_accuracy(
+    correct: ArrayLike, labels: ArrayLike, confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """Mean over the classes of the share of their images that are classified correctly.
+
+    Args:
+        correct: true or false, one an image.
+        labels: class of each image.
+        confidence: coverage of the interval, in (0, 1).
+
+    Returns:
+        The figure and its interval, in [0, 1]; NaN without images.
+
+    Raises:
+        ValueError: columns of different lengths.
+
+    Source: K. Brodersen et al., "The Balanced Accuracy and Its Posterior Distribution", 2010,
+    DOI 10.1109/ICPR.2010.764; the interval of a sum of independent rates from their Wilson
+    intervals: G. Zou, A. Donner, "Construction of confidence limits about effect measures: A
+    general approach", 2008, DOI 10.1002/sim.3095.
+    Differs: none.
+    """
+    right, classes = np.asarray(correct, dtype=bool), np.asarray(labels)
+    if right.shape != classes.shape:
+        raise ValueError(f"labels: expected {len(right)}, got {len(classes)}")
+    if not len(right):
+        return math.nan, math.nan, math.nan
+    rates, below, above = [], 0.0, 0.0
+    for label in np.unique(classes):
+        own = right[classes == label]
+        rate = float(own.mean())
+        low, high = wilson(int(own.sum()), len(own), confidence)
+        rates.append(rate)
+        below += (rate - low) ** 2
+        above += (high - rate) ** 2
+    value = float(np.mean(rates))
+    return value, value - math.sqrt(below) / len(rates), value + math.sqrt(above) / len(rates)
+
+
 def mean_interval(
     values: ArrayLike, seed: int, resamples: int = 1000, confidence: float = 0.95
 ) -> tuple[float, float]:
