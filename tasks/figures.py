@@ -1,8 +1,4 @@
-"""The plots of a report: distributions of per-image columns, and ROC curves, as inline SVG.
-
-Text and axes take the colour of the page around them, so a plot can be read on light and dark
-ground; data have mid-tone colours that stand out from both.
-"""
+"""The plots of a report: distributions of per-image columns, and ROC curves, as inline SVG."""
 
 from __future__ import annotations
 
@@ -14,35 +10,26 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from tasks.drawing import (
+    ATTACKED,
+    CLEAN,
+    CURVES,
+    PURIFIED,
+    TOLD,
+    WIDTH,
+    Plot,
+    plain,
+    short,
+)
 from tasks.inline_svg import INK, inline
 from tasks.plan import Node
+from tasks.roc import detector_roc
 from tasks.summary import Columns
 from tasks.survey import Survey
 
-CLEAN, ATTACKED, PURIFIED, TOLD = "#3b82c4", "#d9622b", "#2f9e6e", "#9a6fc0"
-"""Colours of clean, attacked, blindly purified images, and of those purified by a method that is
-given the clean original."""
-CURVES = (ATTACKED, TOLD, PURIFIED, CLEAN, "#b08900", "#c2528b")
 BINS = 48
-WIDTH = 4.6
-"""Inches of 72 points: a plot fills a narrow screen and half of a wide one."""
 ROW = 0.52
 """Inches of one distribution."""
-
-
-@dataclass(frozen=True)
-class Plot:
-    """One plot.
-
-    Args:
-        title: what it shows.
-        alt: the same with its main figures in words.
-        svg: the plot itself, to be put into a page as it is.
-    """
-
-    title: str
-    alt: str
-    svg: str
 
 
 @dataclass(frozen=True)
@@ -74,7 +61,7 @@ def plots(state: Survey, columns: Columns, thresholds: dict[str, float | None]) 
             tried = [a for a in attacks if f"detect/{a.attack}/{node.detector}" in state.plan.nodes]
             if tried:
                 made.append(_scores(columns, node, tried, thresholds.get(node.detector)))
-                made.append(_roc(columns, node, tried))
+                made.append(detector_roc(columns, node, tried))
     return made
 
 
@@ -160,7 +147,7 @@ def _ridges(
     axes.set_xlim(low, high)
     axes.set_ylim(-0.04, len(ridges) - 0.02)
     axes.set_yticks([])
-    _plain(axes, label)
+    plain(axes, label)
     return Plot(title, f"{title}: {'; '.join(words)}", inline(figure, salt))
 
 
@@ -186,7 +173,7 @@ def _ridge(
     )
     axes.axhline(base, color=INK, linewidth=0.5, alpha=0.35)
     left, right = edges[0], edges[-1]
-    axes.text(left, base + 0.66, _short(ridge.label), fontsize=8.5, va="bottom", color=INK)
+    axes.text(left, base + 0.66, short(ridge.label), fontsize=8.5, va="bottom", color=INK)
     if not len(values):
         axes.text(
             right, base + 0.66, "no finite value", fontsize=8.5, ha="right", va="bottom", color=INK
@@ -211,58 +198,3 @@ def _range(columns: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
     high = max(float(np.quantile(column, 0.998)) for column in values)
     spread = high - low or max(abs(high), 1.0) * 0.1
     return low - 0.02 * spread, high + 0.02 * spread
-
-
-def _roc(columns: Columns, node: Node, attacks: Sequence[Node]) -> Plot:
-    """ROC curves of a detector, clean images against those of each attack."""
-    benign = np.sort(columns.column(node.name, "score").astype(np.float64))
-    figure = Figure(figsize=(WIDTH, 3.5), facecolor="none")
-    axes = figure.add_axes((0.13, 0.14, 0.84, 0.83))
-    axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, alpha=0.4, linestyle=(0, (2, 3)))
-    words = []
-    for i, attack in enumerate(attacks):
-        scores = columns.column(f"detect/{attack.attack}/{node.detector}", "score")
-        false, true = roc_points(benign, np.sort(scores.astype(np.float64)))
-        area = float(np.sum(np.diff(false) * (true[1:] + true[:-1]) / 2))
-        words.append(f"{_short(attack.attack)}: area {area:.3f}")
-        keep = np.unique(np.linspace(0, len(false) - 1, 240).astype(int))
-        axes.plot(
-            false[keep],
-            true[keep],
-            color=CURVES[i % len(CURVES)],
-            linewidth=1.8,
-            linestyle=("-", (0, (5, 2)), (0, (2, 1.5)))[i // len(CURVES) % 3],
-            label=words[-1],
-        )
-    axes.set_xlim(-0.01, 1.01)
-    axes.set_ylim(-0.01, 1.01)
-    axes.set_ylabel("attacked images flagged", fontsize=9, color=INK)
-    axes.legend(loc="lower right", fontsize=8.5, frameon=False, labelcolor=INK)
-    _plain(axes, "clean images flagged")
-    axes.spines["left"].set_visible(True)
-    title = f"ROC of {node.detector}"
-    return Plot(title, f"{title}: {'; '.join(words)}", inline(figure, f"roc {node.name}"))
-
-
-def roc_points(
-    benign: NDArray[np.float64], attacked: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """False and true positive rates at every threshold, from both columns sorted upwards."""
-    levels = np.unique(np.concatenate([benign, attacked]))[::-1]
-    false = 1 - np.searchsorted(benign, levels, side="left") / max(1, len(benign))
-    true = 1 - np.searchsorted(attacked, levels, side="left") / max(1, len(attacked))
-    return np.concatenate([[0.0], false]), np.concatenate([[0.0], true])
-
-
-def _plain(axes: Axes, label: str) -> None:
-    axes.set_facecolor("none")
-    axes.set_xlabel(label, fontsize=9, color=INK)
-    axes.tick_params(colors=INK, labelsize=8.5, length=3, width=0.6)
-    for name, spine in axes.spines.items():
-        spine.set_visible(name == "bottom")
-        spine.set_color(INK)
-        spine.set_linewidth(0.6)
-
-
-def _short(label: str, limit: int = 44) -> str:
-    return label if len(label) <= limit else f"{label[: limit - 1]}…"
