@@ -1,4 +1,4 @@
-"""Smoothing filters on images, with the border reflected (``d c b | a b c d | c b a``)."""
+"""Filters on images; the border is reflected (``d c b | a b c d | c b a``) unless stated."""
 
 from __future__ import annotations
 
@@ -18,29 +18,73 @@ def _reflect(images: Images, margin: int) -> Tensor:
     return functional.pad(images, [margin] * 4, mode="reflect")
 
 
-def median_filter(images: Images, window: int) -> Images:
+def symmetric_pad(images: Images, margin: int) -> Images:
+    """Images with a margin in which the border pixels are repeated first: ``b a | a b c | c b``.
+
+    Args:
+        images: (n, c, h, w).
+        margin: pixels on each side, of any number.
+
+    Returns:
+        (n, c, h + 2 margin, w + 2 margin).
+    """
+    for axis in (2, 3):
+        size = images.shape[axis]
+        places = torch.arange(-margin, size + margin, device=images.device) % (2 * size)
+        images = images.index_select(axis, torch.minimum(places, 2 * size - 1 - places))
+    return images
+
+
+def _check_window(window: int) -> None:
+    if window < 1 or window % 2 == 0:
+        raise ValueError(f"window: expected an odd number >= 1, got {window}")
+
+
+def median_filter(images: Images, window: int, padding: str = "reflect") -> Images:
     """Median of the square window around each pixel, channel by channel.
 
     Args:
         images: (n, c, h, w).
         window: odd side of the window in pixels; 1 changes nothing.
+        padding: ``"reflect"`` or ``"symmetric"``, which repeats the border pixels.
 
     Returns:
         (n, c, h, w); gradients pass to the pixel that is the median.
 
     Raises:
-        ValueError: an even window, or images no larger than half of it.
+        ValueError: an even window, another padding, or reflected images no larger than half the
+            window.
     """
-    if window < 1 or window % 2 == 0:
-        raise ValueError(f"window: expected an odd number >= 1, got {window}")
+    _check_window(window)
+    if padding not in ("reflect", "symmetric"):
+        raise ValueError(f"padding: expected reflect | symmetric, got {padding!r}")
     height, width = images.shape[2:]
-    padded = _reflect(images, window // 2)
+    padded = (_reflect if padding == "reflect" else symmetric_pad)(images, window // 2)
     shifted = [
         padded[:, :, row : row + height, column : column + width]
         for row in range(window)
         for column in range(window)
     ]
     return torch.stack(shifted).median(dim=0).values
+
+
+def minimum_filter(images: Images, window: int) -> Images:
+    """Least value of the square window around each pixel, channel by channel.
+
+    The window is cropped at the border, which gives the same as a symmetric border.
+
+    Args:
+        images: (n, c, h, w).
+        window: odd side of the window in pixels; 1 changes nothing.
+
+    Returns:
+        (n, c, h, w); gradients pass to the pixel that is the minimum.
+
+    Raises:
+        ValueError: an even window.
+    """
+    _check_window(window)
+    return -functional.max_pool2d(-images, window, stride=1, padding=window // 2)
 
 
 def gaussian_filter(images: Images, sigma: float) -> Images:

@@ -62,13 +62,15 @@ class Filter:
 
 @dataclass(frozen=True)
 class Median(Filter):
-    """Median of the square window around each pixel, channel by channel, border reflected.
+    """Median of the square window around each pixel, channel by channel.
 
     Args:
         window: odd side of the window in pixels.
+        padding: how the image goes on beyond its border: ``"reflect"`` leaves the border pixels
+            out (``c b | a b c``), ``"symmetric"`` repeats them (``b a | a b c``).
 
     Raises:
-        ValueError: an even window; when called, images no larger than half of it.
+        ValueError: an even window; when called, reflected images no larger than half of it.
 
     Source: W. Xu, D. Evans, Y. Qi, "Feature Squeezing: Detecting Adversarial Examples in Deep
     Neural Networks", 2018, arXiv 1704.01155, section II.B (local smoothing).
@@ -78,6 +80,9 @@ class Median(Filter):
     paper: ClassVar[str] = _SQUEEZING
 
     window: int = parameter(3, doc="odd side of the window", low=1, unit="pixels")
+    padding: str = parameter(
+        "reflect", doc="the image beyond its border", choices=("reflect", "symmetric")
+    )
 
     def __post_init__(self) -> None:
         check_parameters(self)
@@ -86,7 +91,7 @@ class Median(Filter):
 
     def filtered(self, images: Images) -> Images:
         """Median filter; gradients pass to the pixel that is the median."""
-        return median_filter(images, self.window)
+        return median_filter(images, self.window, self.padding)
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,33 @@ from scipy import ndimage
 
 from defender.purifiers import JPEG, BitDepth, Gaussian, Median
 from defender.separation import layers, suspected
-from defender.smoothing import gaussian_filter, median_filter
+from defender.smoothing import gaussian_filter, median_filter, minimum_filter, symmetric_pad
 from tests import cases
 
 
 @pytest.mark.parametrize("window", [1, 3, 5])
-def test_median_agrees_with_scipy(window: int) -> None:
+@pytest.mark.parametrize(("padding", "mode"), [("reflect", "mirror"), ("symmetric", "reflect")])
+def test_median_agrees_with_scipy(window: int, padding: str, mode: str) -> None:
     images = torch.rand(2, 3, 7, 9, generator=torch.Generator().manual_seed(0))
-    expected = ndimage.median_filter(images.numpy(), (1, 1, window, window), mode="mirror")
-    assert np.array_equal(median_filter(images, window).numpy(), expected)
+    expected = ndimage.median_filter(images.numpy(), (1, 1, window, window), mode=mode)
+    assert np.array_equal(median_filter(images, window, padding).numpy(), expected)
+    purified = Median(window, padding)(images, seeds=cases.seeds(2))
+    assert np.array_equal(purified.numpy(), expected)
+
+
+@pytest.mark.parametrize("window", [1, 3, 5, 9])
+def test_minimum_agrees_with_scipy(window: int) -> None:
+    images = torch.rand(2, 3, 7, 9, generator=torch.Generator().manual_seed(0))
+    expected = ndimage.minimum_filter(images.numpy(), (1, 1, window, window), mode="reflect")
+    assert np.array_equal(minimum_filter(images, window).numpy(), expected)
+
+
+@pytest.mark.parametrize("margin", [0, 2, 5, 13])
+def test_symmetric_margin_agrees_with_numpy(margin: int) -> None:
+    images = torch.rand(2, 3, 3, 5, generator=torch.Generator().manual_seed(0))
+    frame = ((0, 0), (0, 0), (margin, margin), (margin, margin))
+    expected = np.pad(images.numpy(), frame, mode="symmetric")
+    assert np.array_equal(symmetric_pad(images, margin).numpy(), expected)
 
 
 @pytest.mark.parametrize("sigma", [0.5, 1.0, 1.3])
@@ -35,6 +53,10 @@ def test_windows_out_of_range_are_named() -> None:
     for window in (0, 2, -3):
         with pytest.raises(ValueError, match="window: expected"):
             median_filter(images, window)
+        with pytest.raises(ValueError, match="window: expected"):
+            minimum_filter(images, window)
+    with pytest.raises(ValueError, match=r"padding: expected reflect \| symmetric, got 'zero'"):
+        median_filter(images, 3, "zero")
     with pytest.raises(ValueError, match="sigma: expected > 0"):
         gaussian_filter(images, 0.0)
     with pytest.raises(ValueError, match="sides above 2 pixels"):
