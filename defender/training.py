@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from defender.augmentation import augment
 from defender.models.classifiers import Normalised
+from defender.scaling import Pipeline
 
 Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 
@@ -35,49 +37,34 @@ class TrainingState:
         return dict(vars(self))
 
 
-def augment(
-    images: Tensor, *, padding: int, flip: bool, cutout: int, generator: torch.Generator
+def _later(default: Any) -> Any:
+    """A parameter that older trainings did not have: their name does not tell its default."""
+    return field(default=default, metadata={"later": True})
+
+
+def through_one(
+    images: Tensor, pipelines: Sequence[Pipeline], generator: torch.Generator
 ) -> Tensor:
-    """Random crop after reflective padding, mirror, and one blanked square, image by image.
+    """Resize each image by one of several pipelines of one target size, drawn at random.
 
     Args:
         images: (n, c, h, w) float in [0, 1].
-        padding: pixels added on each side before cropping back.
-        flip: mirror half of the images left to right.
-        cutout: side of the square that is set to mid grey; 0 switches it off.
-        generator: source of all random numbers.
+        pipelines: at least one.
+        generator: source of the draws.
 
-    Source: T. DeVries and G. W. Taylor, "Improved Regularization of Convolutional Neural
-    Networks with Cutout", 2017, arXiv 1708.04552.
+    Returns:
+        (n, c, height, width) of the pipelines' target.
     """
-    n, _, height, width = images.shape
-    if flip:
-        mirrored = torch.rand(n, generator=generator) < 0.5
-        images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
-    if padding:
-        padded = nn.functional.pad(images, [padding] * 4, mode="reflect")
-        top = torch.randint(0, 2 * padding + 1, (n,), generator=generator)
-        left = torch.randint(0, 2 * padding + 1, (n,), generator=generator)
-        rows = (top.view(-1, 1) + torch.arange(height)).view(n, 1, height, 1)
-        columns = (left.view(-1, 1) + torch.arange(width)).view(n, 1, 1, width)
-        index = torch.arange(n).view(n, 1, 1, 1)
-        channel = torch.arange(images.shape[1]).view(1, -1, 1, 1)
-        images = padded[index, channel, rows, columns]
-    if cutout:
-        centre_row = torch.randint(0, height, (n, 1), generator=generator)
-        centre_column = torch.randint(0, width, (n, 1), generator=generator)
-        row_inside = (torch.arange(height) - centre_row + cutout // 2).div(
-            cutout, rounding_mode="floor"
-        ) == 0
-        column_inside = (torch.arange(width) - centre_column + cutout // 2).div(
-            cutout, rounding_mode="floor"
-        ) == 0
-        blank = row_inside.unsqueeze(2) & column_inside.unsqueeze(1)
-        images = images.masked_fill(blank.unsqueeze(1), 0.5)
-    return images
+    drawn = torch.randint(len(pipelines), (len(images),), generator=generator)
+    scaled = images.new_empty((*images.shape[:2], *pipelines[0].target))
+    for index, pipeline in enumerate(pipelines):
+        mine = drawn == index
+        if mine.any():
+            scaled[mine] = pipeline.of(images)(images[mine])
+    return scaled
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ClassifierTraining:
     """Stochastic gradient descent with Nesterov momentum on a one-cycle learning rate.
 
@@ -89,9 +76,12 @@ class ClassifierTraining:
         weight_decay: L2 penalty, on convolution and linear weights only.
         bias_rate: factor of the learning rate for shifts and other one-dimensional parameters.
         label_smoothing: mass given to the other classes.
-        padding, flip, cutout: see :func:`augment`.
+        padding, flip, cutout, rotation, zoom, gamma, contrast, brightness: see
+            :func:`defender.augmentation.augment`.
         average_decay: decay of the exponential moving average of the weights that is shipped.
         precision: ``fp32`` or ``bf16`` (autocast; weights stay float32).
+        class_weights: ``equal``, or ``balanced``: the loss of an image is weighted by the inverse
+            of the share of its class, so that every class has the same say.
     """
 
     epochs: int = 40
@@ -106,6 +96,22 @@ class ClassifierTraining:
     cutout: int = 8
     average_decay: float = 0.998
     precision: str = "fp32"
+    rotation: float = _later(0.0)
+    zoom: float = _later(0.0)
+    gamma: float = _later(0.0)
+    contrast: float = _later(0.0)
+    brightness: float = _later(0.0)
+    class_weights: str = _later("equal")
+
+    def __repr__(self) -> str:
+        """The parameters as a call, without later ones that are at their default."""
+        values = {f.name: (f, getattr(self, f.name)) for f in fields(self)}
+        told = (
+            f"{name}={value!r}"
+            for name, (f, value) in values.items()
+            if value != f.default or not f.metadata.get("later")
+        )
+        return f"{type(self).__name__}({', '.join(told)})"
 
     def learning_rate(self, step: int, steps: int) -> float:
         """Learning rate of ``step`` (counted from 0) among ``steps`` in all."""
@@ -122,6 +128,8 @@ class ClassifierTraining:
         steps_per_epoch: int,
         seed: int,
         state: TrainingState | None = None,
+        class_counts: Sequence[int] = (),
+        pipelines: Sequence[Pipeline] = (),
     ) -> Iterator[TrainingState]:
         """Train ``model`` in place and yield a state after each epoch.
 
@@ -132,8 +140,12 @@ class ClassifierTraining:
             steps_per_epoch: number of batches in an epoch.
             seed: seed of the augmentation.
             state: a state yielded before; training goes on after it, to the same end.
+            class_counts: training images of each class, for ``balanced`` class weights.
+            pipelines: resizes in front of the model; every augmented image goes through one of
+                them, drawn at random. Without any, the model sees images of their own size.
 
         Raises:
+            ValueError: when ``balanced`` class weights are asked for without ``class_counts``.
             FloatingPointError: when the loss is not finite.
         """
         state = state or TrainingState()
@@ -141,29 +153,22 @@ class ClassifierTraining:
         if state.epoch:
             model.load_state_dict(state.weights)
         else:
-            self._initialise(model, batches)
+            self._initialise(model, batches, pipelines)
             state.average = {k: v.clone() for k, v in model.state_dict().items()}
             state.momentum = [torch.zeros_like(p) for p in parameters]
         decayed = [p.ndim > 1 for p in parameters]
         total = steps_per_epoch * self.epochs
+        weights = self._class_weights(class_counts)
         while state.epoch < self.epochs:
             model.train()
             loss_sum, correct, seen = 0.0, 0, 0
             for index, (pixels, labels) in enumerate(batches(state.epoch)):
                 step = state.epoch * steps_per_epoch + index
                 generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-                images = augment(
-                    pixels.float() / 255,
-                    padding=self.padding,
-                    flip=self.flip,
-                    cutout=self.cutout,
-                    generator=generator,
-                ).contiguous(memory_format=torch.channels_last)
+                images = self._augmented(pixels.float() / 255, pipelines, generator)
                 with self._autocast():
-                    logits = model(images)
-                    loss = nn.functional.cross_entropy(
-                        logits, labels, label_smoothing=self.label_smoothing
-                    )
+                    logits = model(images.contiguous(memory_format=torch.channels_last))
+                    loss = self._loss(logits, labels, weights)
                 if not torch.isfinite(loss):
                     raise FloatingPointError(f"training loss is {loss.item()} at step {step}")
                 gradients = torch.autograd.grad(loss, parameters)
@@ -177,8 +182,41 @@ class ClassifierTraining:
             state.history.append({"loss": loss_sum / seen, "accuracy": correct / seen})
             yield state
 
+    def _class_weights(self, counts: Sequence[int]) -> Tensor | None:
+        if self.class_weights == "equal":
+            return None
+        if not counts:
+            raise ValueError("class_counts: expected the images of each class, got none")
+        images = torch.tensor(counts, dtype=torch.float32)
+        weights = images.sum() / ((images > 0).sum() * images)
+        return weights.masked_fill(images == 0, 0.0)
+
+    def _loss(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+        if weights is not None:
+            weights = nn.functional.pad(weights, (0, logits.shape[1] - len(weights)))
+        return nn.functional.cross_entropy(
+            logits, labels, weights, label_smoothing=self.label_smoothing
+        )
+
+    def _augmented(
+        self, images: Tensor, pipelines: Sequence[Pipeline], generator: torch.Generator
+    ) -> Tensor:
+        images = augment(
+            images,
+            padding=self.padding,
+            flip=self.flip,
+            cutout=self.cutout,
+            rotation=self.rotation,
+            zoom=self.zoom,
+            gamma=self.gamma,
+            contrast=self.contrast,
+            brightness=self.brightness,
+            generator=generator,
+        )
+        return through_one(images, pipelines, generator) if pipelines else images
+
     @staticmethod
-    def _initialise(model: nn.Module, batches: Batches) -> None:
+    def _initialise(model: nn.Module, batches: Batches, pipelines: Sequence[Pipeline]) -> None:
         """Let a network that asks for it set fixed weights from the first training images."""
         network: Any = getattr(model, "network", None)
         if isinstance(model, Normalised) and hasattr(network, "initialise"):
@@ -188,6 +226,8 @@ class ClassifierTraining:
                 if sum(map(len, collected)) >= 5000:
                     break
             images = torch.cat(collected).float() / 255
+            if pipelines:
+                images = pipelines[0].of(images)(images)
             network.initialise((images - model.mean) / model.std)
 
     def _autocast(self) -> AbstractContextManager[Any]:

@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from defender.metrics.rates import wilson
 from storage.files import write_atomic
 from storage.ledger import digest_of, sha256_file
 from tasks.models import load_model
@@ -23,7 +22,7 @@ from tasks.training import Trainer, read_vouched, write_vouched
 from tasks.training_data import TrainingData
 
 INDEX = "training.json"
-RULES = 1
+RULES = 2
 """Version of what a card holds; raising it writes cards again."""
 
 Card = dict[str, Any]
@@ -53,12 +52,21 @@ def export(trainer: Trainer) -> Card:
         mean, std = trainer.normalisation
         source = ModelSpec(name=spec.model.name, weights=str(path.resolve()), mean=mean, std=std)
         model = load_model(source, trainer.folder, trainer.device)
-        correct, n = trainer.evaluate(model)
+        tallies = trainer.evaluate(model)
     history = [
         {"epoch": number, **record, "held_out": trainer.seen(number)}
         for number, record in enumerate(state.history, start=1)
     ]
-    low, high = wilson(correct, n)
+    resizes = [repr(pipeline) for pipeline in spec.pipelines]
+    shown: list[str | None] = [*resizes] or [None]
+    behind = [
+        {
+            "pipeline": resize,
+            "accuracy": tally.accuracy(),
+            "balanced_accuracy": tally.balanced_accuracy(),
+        }
+        for resize, tally in zip(shown, tallies, strict=True)
+    ]
     card = {
         "name": spec.name,
         "architecture": spec.model.name,
@@ -71,17 +79,14 @@ def export(trainer: Trainer) -> Card:
             "type": "float16" if spec.half else "float32",
         },
         "normalisation": {"mean": list(mean), "std": list(std)},
-        "held_out_accuracy": {
-            "value": correct / n,
-            "ci_low": low,
-            "ci_high": high,
-            "correct": correct,
-            "n": n,
-        },
+        "held_out_accuracy": behind[0]["accuracy"],
+        "held_out_behind": behind,
+        "note": spec.note,
         "dataset": _dataset(trainer.data, spec.dataset),
         "held_out": _dataset(trainer.held_out, spec.held_out),
         "training": {
             **spec.training.model_dump(),
+            **({"pipelines": ", ".join(resizes)} if resizes else {}),
             "batch": spec.batch,
             "seed": spec.seed,
             "steps_per_epoch": trainer.steps_per_epoch,
@@ -159,21 +164,22 @@ def _dataset(data: TrainingData, spec: DatasetSpec) -> dict[str, Any]:
 
 def in_words(card: Card) -> str:
     """The card as Markdown."""
-    weights, accuracy, training = card["weights"], card["held_out_accuracy"], card["training"]
+    weights, training = card["weights"], card["training"]
     seconds = card["seconds"]
     recipe = "\n".join(
         f"| {name.replace('_', ' ')} | {value} |"
         for name, value in training.items()
         if name != "fingerprint"
     )
+    figures = "\n".join(_figures(behind) for behind in card["held_out_behind"])
+    note = f"\n{card['note'].strip()}\n" if card["note"] else ""
     return f"""# {card["name"]}
 
 A `{card["architecture"]}` classifier trained with `image-defender train`.
 
 | | |
 |---|---|
-| accuracy on held-out images | {accuracy["value"]:.2%} \
-(95 % interval {accuracy["ci_low"]:.2%} to {accuracy["ci_high"]:.2%}, n = {accuracy["n"]:,}) |
+{figures}
 | parameters | {card["parameters"]:,} |
 | weights | `{weights["file"]}`, {weights["type"]}, {weights["bytes"]:,} bytes |
 | SHA-256 of the file | `{weights["sha256"]}` |
@@ -187,7 +193,7 @@ Images go in as they are, in [0, 1]; the model itself subtracts the mean \
 that of the file, read back after it was written.
 
 The model was trained on clean images. It is not robust: it is there to be attacked.
-
+{note}
 ## Recipe
 
 | | |
@@ -196,6 +202,27 @@ The model was trained on clean images. It is not robust: it is there to be attac
 
 Training `{training["fingerprint"]}`; exponential moving average of the weights.
 """
+
+
+def _figures(behind: dict[str, Any]) -> str:
+    """The rows of one pipeline in the table of a card."""
+    accuracy, balanced = behind["accuracy"], behind["balanced_accuracy"]
+    where = f", {behind['pipeline']}" if behind["pipeline"] else ""
+    return (
+        f"| accuracy on held-out images{where} | {_interval(accuracy)}, n = {accuracy['n']:,}) |\n"
+        f"| balanced accuracy{where} | {_interval(balanced)}{_recalls(balanced['recalls'])}) |"
+    )
+
+
+def _recalls(recalls: dict[str, float]) -> str:
+    if len(recalls) > 10:
+        return ""
+    return "; recalls " + ", ".join(f"{value:.1%}" for value in recalls.values())
+
+
+def _interval(figure: dict[str, Any]) -> str:
+    low, high = figure["ci_low"], figure["ci_high"]
+    return f"{figure['value']:.2%} (95 % interval {low:.2%} to {high:.2%}"
 
 
 def _in_words(data: dict[str, Any]) -> str:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from defender.scaling import Pipeline
 from defender.training import ClassifierTraining
-from tasks.specs import DatasetSpec, Deviations, RunName, Strict, override, parse, read_content
+from tasks.specs import (
+    DatasetSpec,
+    Deviations,
+    PipelineSpec,
+    RunName,
+    Strict,
+    override,
+    parse,
+    read_content,
+)
 
 
 class ArchitectureSpec(Strict):
@@ -44,6 +54,12 @@ class RecipeSpec(Strict):
     cutout: int = Field(default=8, ge=0)
     average_decay: float = Field(default=0.998, ge=0, lt=1)
     precision: Literal["fp32", "bf16"] = "fp32"
+    rotation: float = Field(default=0.0, ge=0, le=180, description="degrees, either way")
+    zoom: float = Field(default=0.0, ge=0, le=1)
+    gamma: float = Field(default=0.0, ge=0, le=2)
+    contrast: float = Field(default=0.0, ge=0, le=2)
+    brightness: float = Field(default=0.0, ge=0, le=1)
+    class_weights: Literal["equal", "balanced"] = "equal"
 
     def recipe(self) -> ClassifierTraining:
         """The algorithm with these parameters."""
@@ -66,6 +82,11 @@ class TrainSpec(Strict):
     dataset: DatasetSpec
     held_out: DatasetSpec
     model: ArchitectureSpec
+    pipeline: tuple[PipelineSpec, ...] = Field(
+        default=(),
+        description="resizes in front of the model: training draws one an image and epoch, the "
+        "card has the figures behind each; none: it sees images as they are",
+    )
     training: RecipeSpec = RecipeSpec()
     batch: int = Field(default=128, ge=1, description="images a step")
     window_bytes: int = Field(
@@ -77,8 +98,22 @@ class TrainSpec(Strict):
         default=0, ge=0, description="epochs between looks at the held-out images; 0: at the end"
     )
     half: bool = Field(default=False, description="export 16-bit weights")
+    note: str = Field(default="", description="what the card should say beside the figures")
     out: str = Field(default="", description="file name of the weights; empty: <name>.safetensors")
     compute: TrainComputeSpec = TrainComputeSpec()
+
+    @field_validator("pipeline", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, Mapping) else value
+
+    @field_validator("pipeline")
+    @classmethod
+    def _one_target(cls, value: tuple[PipelineSpec, ...]) -> tuple[PipelineSpec, ...]:
+        targets = sorted({spec.pipeline().target for spec in value})
+        if len(targets) > 1:
+            raise ValueError(f"expected pipelines of one target, got {targets}")
+        return value
 
     @field_validator("out")
     @classmethod
@@ -86,6 +121,11 @@ class TrainSpec(Strict):
         if value and (Path(value).name != value or Path(value).suffix != ".safetensors"):
             raise ValueError(f"expected a file name that ends in .safetensors, got {value!r}")
         return value
+
+    @property
+    def pipelines(self) -> tuple[Pipeline, ...]:
+        """The resizes in front of the model."""
+        return tuple(spec.pipeline() for spec in self.pipeline)
 
     @property
     def weights_name(self) -> str:

@@ -14,23 +14,21 @@ import torch
 from torch import Tensor, nn
 
 from defender.models.classifiers import Normalised
+from defender.models.scaled import Scaled
 from defender.training import TrainingState
 from storage.chunks import Store
 from storage.files import local_root, write_atomic
 from storage.ledger import Mark, digest_of
-from tasks.batches import BatchRule, batches
 from tasks.checkpoints import Checkpoints
 from tasks.devices import choose_device, cores, prepare
 from tasks.errors import ModelError, SpecError
+from tasks.evaluation import Tally, evaluate
 from tasks.models import MODELS, OTHER_MODELS, digest_state, load_state, user_network
 from tasks.train_specs import TrainSpec
 from tasks.training_data import Batch, TrainingData
 
 RULES = 1
 """Version of what this module itself does to a training; raising it starts trainings anew."""
-
-EVALUATION = BatchRule(256)
-"""Compute batches of looks at held-out images."""
 
 Listener = Callable[[str, int, int], None]
 
@@ -164,14 +162,13 @@ class Trainer:
                 f"got {self.held_out.shape[0]}"
             )
         model, name = self.model().eval(), self.spec.model.name
+        shape = (self.data.shape[0], *self.size_seen)
         try:
             with torch.inference_mode():
-                logits = model(torch.zeros(1, *self.data.shape))
+                logits = model(torch.zeros(1, *shape))
         except RuntimeError as error:
             reason = " ".join(str(error).split())
-            raise ModelError(
-                f"model.name: {name} cannot take images {self.data.shape}: {reason}"
-            ) from None
+            raise ModelError(f"model.name: {name} cannot take images {shape}: {reason}") from None
         if logits.ndim != 2:
             raise ModelError(f"model.name: expected logits (n, classes), got {tuple(logits.shape)}")
         for data in (self.data, self.held_out):
@@ -183,6 +180,12 @@ class Trainer:
                 )
 
     @property
+    def size_seen(self) -> tuple[int, int]:
+        """Height and width of what the model sees in training."""
+        pipelines = self.spec.pipelines
+        return pipelines[0].target if pipelines else self.data.shape[1:]
+
+    @property
     def steps_per_epoch(self) -> int:
         """Full batches in the data set."""
         return self.data.count // self.spec.batch
@@ -192,7 +195,10 @@ class Trainer:
         """Everything that the trained weights depend on; both data sets must be ingested."""
         network = self.network()
         whole = self.data.nbytes <= self.spec.window_bytes
+        # named only where there are any, so that trainings without keep their names
+        resizes = [repr(pipeline) for pipeline in self.spec.pipelines]
         return {
+            **({"pipelines": resizes} if resizes else {}),
             "kind": "train",
             "rules": RULES,
             "recipe": repr(self.recipe),
@@ -265,6 +271,8 @@ class Trainer:
             steps_per_epoch=self.steps_per_epoch,
             seed=self.spec.seed,
             state=state,
+            class_counts=torch.bincount(self.data.labels).tolist(),
+            pipelines=self.spec.pipelines,
         )
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
@@ -292,8 +300,8 @@ class Trainer:
         """Note the accuracy of the averaged weights on the held-out images."""
         model = self.model()
         load_state(model, state.average, "average")
-        correct, n = self.evaluate(model)
-        content = {"weights": digest_state(state.average), "correct": correct, "n": n}
+        seen = self.evaluate(model)[0]
+        content = {"weights": digest_state(state.average), "correct": seen.right, "n": seen.n}
         write_vouched(self._seen_path(state.epoch), content)
 
     def seen(self, epoch: int) -> float | None:
@@ -305,26 +313,18 @@ class Trainer:
         folder = self.store.stage(self.fingerprint) / "held-out" / self.held_out.digest[:24]
         return folder / f"epoch-{epoch:06d}.json"
 
-    def evaluate(self, model: nn.Module) -> tuple[int, int]:
-        """Number of held-out images that a model gets right, and of all.
+    def evaluate(self, model: nn.Module) -> list[Tally]:
+        """What a model gets right of the held-out images, behind each pipeline in turn.
 
         Args:
             model: maps images in [0, 1] to logits; it is left in evaluation mode.
+
+        Returns:
+            One tally a pipeline; a single one where there is none.
         """
-        data = self.held_out
-        model.eval()
-        correct, start = 0, 0
         target = torch.device("cpu") if isinstance(model, TrainedNetwork) else self.device
-        for index in range(data.chunk_count):
-            images = data.chunk(index)
-            labels = data.labels[start : start + len(images)]
-            start += len(images)
-            for batch in batches(images, EVALUATION):
-                with torch.inference_mode():
-                    predicted = model(batch.stack(images, target)).argmax(1).cpu()
-                real = len(batch.index)
-                correct += int((predicted[:real] == labels[batch.index]).sum())
-        return correct, data.count
+        behind: list[nn.Module] = [Scaled(model, pipeline) for pipeline in self.spec.pipelines]
+        return [evaluate(each, self.held_out, target) for each in behind or [model]]
 
     def final_state(self) -> tuple[TrainingState, float]:
         """The state after the last epoch, and the seconds that the training took.

@@ -36,11 +36,11 @@ def test_the_weights_load_as_any_model_does(home: Path, card: Card) -> None:
     spec = ModelSpec(name="shapes-cnn", weights=str(weights_path(trainer)))
     model = load_model(spec, home, torch.device("cpu"))
     assert repr(model) == f"shapes-cnn@{card['weights']['digest'][:12]}"
-    correct, n = trainer.evaluate(model)
+    (seen,) = trainer.evaluate(model)
     accuracy = card["held_out_accuracy"]
-    assert (accuracy["correct"], accuracy["n"]) == (correct, n)
-    assert n == 60
-    assert accuracy["ci_low"] <= accuracy["value"] == correct / n <= accuracy["ci_high"]
+    assert (accuracy["correct"], accuracy["n"]) == (seen.right, seen.n)
+    assert seen.n == 60
+    assert accuracy["ci_low"] <= accuracy["value"] == seen.right / seen.n <= accuracy["ci_high"]
 
 
 def test_the_weights_are_the_average_under_the_names_of_the_network(home: Path) -> None:
@@ -116,3 +116,27 @@ def test_other_wishes_are_other_outputs(home: Path, card: Card) -> None:
     other = {"kind": "builtin:shapes", "count": 50, "chunk_size": 32}
     assert exported(training(home, held_out=other)) is None
     assert exported(training(home, compute={"threads": 2})) == card
+
+
+def test_the_card_has_the_figures_behind_each_pipeline(home: Path) -> None:
+    resizes = [{"algorithm": name, "target": "16x16"} for name in ("nearest", "area")]
+    trainer = small.trainer(
+        home, name="resized", pipeline=resizes, note="Chosen beforehand.", training={"epochs": 1}
+    )
+    small.finish(trainer)
+    card = export(trainer)
+    first, second = card["held_out_behind"]
+    assert (first["pipeline"], second["pipeline"]) == (
+        "opencv nearest 16x16",
+        "opencv area 16x16",
+    )
+    assert card["held_out_accuracy"] == first["accuracy"]
+    for figures in (first, second):
+        balanced = figures["balanced_accuracy"]
+        # six images of each of the ten classes, so the mean of the recalls is the accuracy
+        assert balanced["value"] == pytest.approx(figures["accuracy"]["value"])
+        assert balanced["value"] == pytest.approx(sum(balanced["recalls"].values()) / 10)
+    assert exported(trainer) == card
+    words = (trainer.store.run("resized") / "card.md").read_text()
+    for text in ("held-out images, opencv nearest 16x16", "opencv area", "Chosen beforehand."):
+        assert text in words

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from defender.scaling import Pipeline
 from defender.training import ClassifierTraining
 from tasks.errors import SpecError
 from tasks.specs import parse
@@ -33,6 +34,10 @@ def test_the_recipe_has_every_parameter_of_the_training() -> None:
         ({"training": {"peek_lr": 1}}, r"training.peek_lr: unknown field \(did you mean peak_lr"),
         ({"training": {"momentum": 1.0}}, "training.momentum: .* got 1.0"),
         ({"training": {"precision": "fp8"}}, "training.precision: .* got 'fp8'"),
+        ({"training": {"class_weights": "some"}}, "training.class_weights: .* got 'some'"),
+        ({"training": {"rotation": -1}}, "training.rotation: .* got -1"),
+        ({"pipeline": [{"target": "8x8"}, {"target": "9x9"}]}, "pipeline: expected pipelines of"),
+        ({"pipeline": {"algorithm": "bicubic", "target": "8x8"}}, "pipeline.*algorithm: expected"),
         ({"compute": {"threads": 0}}, "compute.threads: .* got 0"),
         ({"compute": {"treads": 1}}, "compute.treads: unknown field .*; expected one of device"),
         ({"out": "a/b.safetensors"}, "out: expected a file name that ends in .safetensors"),
@@ -61,6 +66,26 @@ def test_assignments_change_the_file(tmp_path: Path) -> None:
     assert (spec.training.epochs, spec.half, spec.dataset.limit) == (7, True, 20)
     with pytest.raises(SpecError, match="expected a specification file"):
         load_train_spec(tmp_path / "no.yaml")
+
+
+def test_one_pipeline_or_several() -> None:
+    resize = {"algorithm": "area", "target": "8x8"}
+    one = parse(TrainSpec, small.content(pipeline=resize), "s")
+    assert one == parse(TrainSpec, small.content(pipeline=[resize]), "s")
+    assert one.pipelines == (Pipeline("opencv", "area", target=(8, 8)),)
+    assert parse(TrainSpec, small.content(), "s").pipelines == ()
+
+
+def test_later_parameters_rename_no_older_recipe() -> None:
+    """The text is part of the fingerprint of trainings whose checkpoints are in stores."""
+    assert repr(RecipeSpec(epochs=30, precision="bf16").recipe()) == (
+        "ClassifierTraining(epochs=30, peak_lr=0.2, momentum=0.9, weight_decay=0.0005, "
+        "bias_rate=1.0, label_smoothing=0.1, warmup=0.2, padding=4, flip=True, cutout=8, "
+        "average_decay=0.998, precision='bf16')"
+    )
+    assert repr(RecipeSpec(zoom=0.1, class_weights="balanced").recipe()).endswith(
+        "precision='fp32', zoom=0.1, class_weights='balanced')"
+    )
 
 
 def test_file_name_of_the_weights() -> None:

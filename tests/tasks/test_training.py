@@ -220,6 +220,10 @@ CHANGES: list[dict[str, Any]] = [
     {"dataset": {"count": 299}},
     {"dataset": {"seed": 1}},
     {"window_bytes": 400_000},
+    {"training": {"gamma": 0.1}},
+    {"training": {"class_weights": "balanced"}},
+    {"pipeline": {"target": "16x16"}},
+    {"pipeline": {"target": "16x16", "algorithm": "area"}},
 ]
 
 
