@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable
-from enum import IntEnum
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-DEFAULT_STORE = "image-defender-store"
+from flows.command import (
+    DEFAULT_STORE,
+    Exit,
+    JsonOption,
+    LimitOption,
+    SetOption,
+    SpecArgument,
+    StoreOption,
+    WaitOption,
+    guarded,
+    print_json,
+)
 
 app = typer.Typer(
     help="Attack, detect, purify and score whole image datasets; killable and resumable.",
@@ -25,68 +32,6 @@ app = typer.Typer(
     ),
 )
 
-SpecArgument = Annotated[Path, typer.Argument(help="Specification file (YAML).", metavar="SPEC")]
-StoreOption = Annotated[str, typer.Option("--store", help="Folder or file:// URL of the store.")]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Change a field: key=value, dotted keys.", metavar="KEY=VALUE"),
-]
-LimitOption = Annotated[
-    int | None, typer.Option("--limit", min=1, help="Use the first N images only.", metavar="N")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-class Exit(IntEnum):
-    """Exit codes of every command."""
-
-    DONE = 0
-    FAILED = 1
-    INPUT = 2
-    UNFINISHED = 3
-    DAMAGE = 4
-    STORE = 5
-    BUDGET = 6
-    INTERRUPTED = 130
-
-
-def _exit_code(error: BaseException) -> Exit | None:
-    """The exit code of an error that one sentence explains; None for a fault of ours."""
-    from storage.errors import DamagedChunk, StorageError, StoreBusy, StoreError
-    from tasks.errors import BudgetError, ModelError, SpecError
-
-    kinds: list[tuple[type[BaseException] | tuple[type[BaseException], ...], Exit]] = [
-        (KeyboardInterrupt, Exit.INTERRUPTED),
-        (DamagedChunk, Exit.DAMAGE),
-        ((StoreError, StoreBusy), Exit.STORE),
-        (BudgetError, Exit.BUDGET),
-        ((SpecError, ModelError, StorageError), Exit.INPUT),
-        ((TypeError, ValueError, FloatingPointError, OSError, RuntimeError), Exit.FAILED),
-    ]
-    return next((code for kind, code in kinds if isinstance(error, kind)), None)
-
-
-def _guarded(action: Callable[[], None]) -> None:
-    """Run a command; turn an expected error into one line and an exit code."""
-    try:
-        action()
-    except typer.Exit:
-        raise
-    except BaseException as error:
-        code = _exit_code(error)
-        if code is None:
-            raise
-        if code is Exit.INTERRUPTED:
-            text = "interrupted; run the same command again to go on"
-        else:
-            text = " ".join(str(error).split()) or type(error).__name__
-        print(f"error: {text}", file=sys.stderr)
-        raise typer.Exit(code) from None
-
-
-def _print_json(content: Any) -> None:
-    print(json.dumps(content, indent=1))
-
 
 @app.command()
 def run(
@@ -94,7 +39,7 @@ def run(
     store: StoreOption = DEFAULT_STORE,
     limit: LimitOption = None,
     assignments: SetOption = None,
-    wait: Annotated[bool, typer.Option(help="Wait while another run writes to the store.")] = True,
+    wait: WaitOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Attack, detect, purify and score; what is already done is not done again."""
@@ -114,7 +59,7 @@ def run(
             on_wait=lambda: print("waiting for another run on this store", file=sys.stderr),
         )
         if as_json:
-            _print_json(
+            print_json(
                 {
                     "folder": str(outcome.folder),
                     "chunk_tasks": outcome.chunk_tasks,
@@ -132,7 +77,7 @@ def run(
             print(f"{outcome.chunk_tasks} of {outcome.chunks} chunks were computed now")
         print(f"report: {outcome.folder / 'report.html'}")
 
-    _guarded(action)
+    guarded(action)
 
 
 @app.command()
@@ -150,14 +95,14 @@ def status(
 
         state = run_status(str(spec), store, assignments or [], limit)
         if as_json:
-            _print_json(state)
+            print_json(state)
         else:
             from flows.terminal import print_status
 
             print_status(state)
         raise typer.Exit(Exit.DONE if state["finished"] else Exit.UNFINISHED)
 
-    _guarded(action)
+    guarded(action)
 
 
 @app.command()
@@ -187,7 +132,7 @@ def verify(
             outcome = evaluate_run(str(spec), store, assignments or [], limit)
             found["repaired"] = outcome.chunk_tasks
         if as_json:
-            _print_json(found)
+            print_json(found)
         else:
             for item in found["damage"]:
                 print(f"{item['stage']}: {item['path']}: {item['problem']}")
@@ -196,7 +141,7 @@ def verify(
                 print(f"{outcome.chunk_tasks} chunks were computed again")
         raise typer.Exit(Exit.DAMAGE if found["damage"] and outcome is None else Exit.DONE)
 
-    _guarded(action)
+    guarded(action)
 
 
 @app.command()
@@ -217,7 +162,7 @@ def report(
         if browser:
             typer.launch(str(path))
 
-    _guarded(action)
+    guarded(action)
 
 
 @app.command()
@@ -237,7 +182,7 @@ def train(
         outcome = run_training(str(spec), store, assignments or [])
         print(outcome)
 
-    _guarded(action)
+    guarded(action)
 
 
 @app.command(name="list")
@@ -260,13 +205,13 @@ def list_command(
             raise SpecError(f"list: expected one of {', '.join(KINDS)}, got {what!r}")
         listed = entries(what)
         if as_json:
-            _print_json(listed)
+            print_json(listed)
         else:
             from flows.terminal import print_listing
 
             print_listing(what, listed)
 
-    _guarded(action)
+    guarded(action)
 
 
 def main() -> None:

@@ -1,0 +1,79 @@
+"""What all commands share: their common options, exit codes, and how errors become one line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from enum import IntEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+DEFAULT_STORE = "image-defender-store"
+
+SpecArgument = Annotated[Path, typer.Argument(help="Specification file (YAML).", metavar="SPEC")]
+StoreOption = Annotated[str, typer.Option("--store", help="Folder or file:// URL of the store.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change a field: key=value, dotted keys.", metavar="KEY=VALUE"),
+]
+LimitOption = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Use the first N images only.", metavar="N")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+WaitOption = Annotated[bool, typer.Option(help="Wait while another run writes to the store.")]
+
+
+class Exit(IntEnum):
+    """Exit codes of every command."""
+
+    DONE = 0
+    FAILED = 1
+    INPUT = 2
+    UNFINISHED = 3
+    DAMAGE = 4
+    STORE = 5
+    BUDGET = 6
+    INTERRUPTED = 130
+
+
+def _exit_code(error: BaseException) -> Exit | None:
+    """The exit code of an error that one sentence explains; None for a fault of ours."""
+    from storage.errors import DamagedChunk, StorageError, StoreBusy, StoreError
+    from tasks.errors import BudgetError, ModelError, SpecError
+
+    kinds: list[tuple[type[BaseException] | tuple[type[BaseException], ...], Exit]] = [
+        (KeyboardInterrupt, Exit.INTERRUPTED),
+        (DamagedChunk, Exit.DAMAGE),
+        ((StoreError, StoreBusy), Exit.STORE),
+        (BudgetError, Exit.BUDGET),
+        ((SpecError, ModelError, StorageError), Exit.INPUT),
+        ((TypeError, ValueError, FloatingPointError, OSError, RuntimeError), Exit.FAILED),
+        (ModuleNotFoundError, Exit.FAILED),
+    ]
+    return next((code for kind, code in kinds if isinstance(error, kind)), None)
+
+
+def guarded(action: Callable[[], None]) -> None:
+    """Run a command; turn an expected error into one line and an exit code."""
+    try:
+        action()
+    except typer.Exit:
+        raise
+    except BaseException as error:
+        code = _exit_code(error)
+        if code is None:
+            raise
+        if code is Exit.INTERRUPTED:
+            text = "interrupted; run the same command again to go on"
+        else:
+            text = " ".join(str(error).split()) or type(error).__name__
+        print(f"error: {text}", file=sys.stderr)
+        raise typer.Exit(code) from None
+
+
+def print_json(content: Any) -> None:
+    """Print a result as JSON."""
+    print(json.dumps(content, indent=1))
