@@ -56,9 +56,14 @@ def publish(summary: dict[str, Any], folder: Path) -> None:
         key=f"{key}-scores",
         description=f"Scores of {summary['name']} over {summary['dataset']['images']} images",
     )
+    publish_page(summary["name"], folder / "report.html")
+
+
+def publish_page(name: str, page: Path) -> None:
+    """Publish a link to the page of a run."""
     create_link_artifact(
-        link=(folder / "report.html").resolve().as_uri(),
+        link=page.resolve().as_uri(),
         link_text="report",
-        key=f"{key}-report",
-        description=f"Report of {summary['name']}",
+        key=f"{artifact_key(name)}-report",
+        description=f"Report of {name}",
     )

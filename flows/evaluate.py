@@ -62,6 +62,11 @@ def prepare(
     """
     bench = read_spec(spec, store, assignments, limit)
     bench.check()
+    return look_up(bench, store)
+
+
+def look_up(bench: Workbench, store: str) -> Prepared:
+    """List the dataset of a run that has been checked, and see what the store holds of it."""
     bench.catalogue(keep=True)
     return Prepared(bench.spec.model_dump_json(), str(bench.folder), store, bench, survey(bench))
 
@@ -139,14 +144,26 @@ def evaluate(
     key = (spec, store, tuple(assignments or ()), limit)
     ready = _prepared.pop(key, None)
     if ready is not None:
-        return _execute(ready)
+        return _evaluate(ready)
     with exclusive(prepare_root(store)):
         ready = prepare(spec, store, assignments or (), limit)
         check_budget(ready.bench, ready.state)
-        return _execute(ready)
+        return _evaluate(ready)
 
 
-def _execute(ready: Prepared) -> Outcome:
+def _evaluate(ready: Prepared) -> Outcome:
+    outcome = compute(ready, lambda state: write_outputs(state, render))
+    publish(outcome.summary or {}, outcome.folder)
+    return outcome
+
+
+def compute(ready: Prepared, write: Callable[[Survey], dict[str, Any]]) -> Outcome:
+    """Make every chunk that is left, then the outputs; to be called within a flow.
+
+    Args:
+        ready: the run.
+        write: writes the outputs of the finished run and returns its summary.
+    """
     bench, state = ready.bench, ready.state
     compute = bench.spec.compute
     workers = compute.workers or default_workers(bench.device)
@@ -166,7 +183,6 @@ def _execute(ready: Prepared) -> Outcome:
 
         tasks = drive(state, order, submit, window=2 * workers, finished=finished_one)
         progress.say("writing summary and report")
-        summary = write_outputs(state, render)
+        summary = write(state)
     folder = bench.store.run(bench.spec.name)
-    publish(summary, folder)
     return Outcome(folder, tasks, state.total, progress.seconds, summary)

@@ -63,15 +63,6 @@ def render(state: Survey, summary: dict[str, Any], columns: Columns) -> str:
     grids, omitted = all_grids(state, columns, summary["spec"]["examples"])
     metric, bars = bar_groups(rows)
     rejected = rejected_rows(state)
-    environment = Environment(
-        loader=PackageLoader("flows", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["count"] = count
-    environment.filters["breakable"] = breakable
     context = dict(
         summary=summary,
         verdict=verdict(rows),
@@ -101,7 +92,21 @@ def render(state: Survey, summary: dict[str, Any], columns: Columns) -> str:
         spec=yaml.safe_dump(summary["spec"], sort_keys=False, allow_unicode=True, width=88),
     )
     context["contents"] = [(name, title) for name, given, title in CONTENTS if _any(context, given)]
-    return environment.get_template("report.html").render(context)
+    return fill("report.html", context)
+
+
+def fill(template: str, context: dict[str, Any]) -> str:
+    """Fill in a page's template; names are escaped, and a missing one is an error."""
+    environment = Environment(
+        loader=PackageLoader("flows", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["count"] = count
+    environment.filters["breakable"] = breakable
+    return environment.get_template(template).render(context)
 
 
 def breakable(text: str) -> Markup:

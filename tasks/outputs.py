@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,21 +27,31 @@ RULES = 1
 """Version of what a summary and report hold; raising it rewrites them."""
 
 
-def state_digest(state: Survey) -> str:
-    """Digest of everything that the outputs of a run are made from."""
+def state_digest(state: Survey, more: dict[str, Any] | None = None) -> str:
+    """Digest of everything that the outputs of a run are made from.
+
+    Args:
+        state: the run.
+        more: what else they are made from.
+    """
     chunks = {
         node.name: [state.done[(node.name, i)].content for i in range(state.chunks)]
         for node in state.plan
     }
     wanted = state.bench.spec.model_dump(mode="json", exclude={"compute"})
-    return digest_of({"chunks": chunks, "spec": wanted, "rules": RULES})
+    return digest_of({"chunks": chunks, "spec": wanted, "rules": RULES, **(more or {})})
 
 
-def finished(state: Survey) -> bool:
-    """Whether the outputs of a run are there, whole, and made from its present chunks."""
+def finished(state: Survey, more: dict[str, Any] | None = None) -> bool:
+    """Whether the outputs of a run are there, whole, and made from its present chunks.
+
+    Args:
+        state: the run.
+        more: what else the outputs are to be made from.
+    """
     folder = state.bench.store.run(state.bench.spec.name)
     index = read_index(folder)
-    if index is None or state.left or index.get("state") != state_digest(state):
+    if index is None or state.left or index.get("state") != state_digest(state, more):
         return False
     return not any(True for _ in output_findings(folder))
 
@@ -110,29 +120,45 @@ def write_outputs(
     """
     bench = state.bench
     folder = bench.store.run(bench.spec.name)
-    remove(folder / INDEX)
-    for name in (*PLAIN, THRESHOLDS, INDEX):
-        sweep(folder, name)
+    begin_outputs(folder, (*PLAIN, THRESHOLDS))
     summary = Summary(state)
     rows = summary.rows()
     written = _write_scores(summary, folder)
     rejected = rejected_rows(state)
     write_rows(folder / "rejected.parquet", rejected)
     content = _describe(state, rows, rejected.num_rows, summary.thresholds)
-    _write_json(folder / "summary.json", content)
-    _write_json(folder / "stages.json", _references(state))
+    write_json(folder / "summary.json", content)
+    write_json(folder / "stages.json", references(state))
     if bench.spec.detectors:
         write_thresholds(folder / THRESHOLDS, summary.calibrated(content["dataset"]["digest"]))
         written.append(THRESHOLDS)
     page = report(state, content, summary.columns)
     write_atomic(folder / "report.html", page.encode())
-    written += PLAIN
+    end_outputs(state, [*written, *PLAIN])
+    return content
+
+
+def begin_outputs(folder: Path, names: Iterable[str]) -> None:
+    """Withdraw the index of a run's outputs, and remove what an interrupted writer left of them."""
+    remove(folder / INDEX)
+    for name in (*names, INDEX):
+        sweep(folder, name)
+
+
+def end_outputs(state: Survey, written: Iterable[str], more: dict[str, Any] | None = None) -> None:
+    """Write the index, which vouches for a run's outputs: the last step of making them.
+
+    Args:
+        state: the run.
+        written: names of the outputs.
+        more: what else they were made from.
+    """
+    folder = state.bench.store.run(state.bench.spec.name)
     index = {
-        "state": state_digest(state),
+        "state": state_digest(state, more),
         "files": {name: sha256_file(folder / name) for name in sorted(written)},
     }
-    _write_json(folder / INDEX, {**index, "digest": digest_of(index)})
-    return content
+    write_json(folder / INDEX, {**index, "digest": digest_of(index)})
 
 
 def rejected_rows(state: Survey) -> pa.Table:
@@ -146,7 +172,8 @@ def rejected_rows(state: Survey) -> pa.Table:
     return concatenate(parts, REJECTED)
 
 
-def _write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any) -> None:
+    """Write an output as JSON, atomically."""
     write_atomic(path, json.dumps(content, indent=1, allow_nan=False).encode())
 
 
@@ -208,7 +235,8 @@ def _model(bench: Workbench) -> dict[str, str] | None:
     return {"name": bench.spec.model.name, "digest": getattr(bench.model, "digest", "")}
 
 
-def _references(state: Survey) -> dict[str, Any]:
+def references(state: Survey) -> dict[str, Any]:
+    """Where the chunks of a run lie, by stage."""
     return {
         node.name: {
             "fingerprint": node.fingerprint,

@@ -153,6 +153,7 @@ class Summary:
                 images=int(self.split.calibration.sum()),
                 pattern=spec.calibration,
                 dataset=dataset,
+                settings={"name": one.name, **one.parameters},
             )
             for label, detector, one in zip(
                 self.thresholds, self.bench.detectors, spec.detectors, strict=True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,10 @@ class Threshold:
         images: benign images it was set on.
         pattern: pattern of their names; None for half of the images by their ids.
         dataset: digest of the dataset they came from.
+        settings: name and parameters of the detector, as a specification states them.
+        joint: rate at which ``least`` or more of all detectors of the file together flag a
+            benign image, at most; None where each was set by itself.
+        least: see ``joint``.
     """
 
     label: str
@@ -36,6 +40,9 @@ class Threshold:
     images: int
     pattern: str | None
     dataset: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    joint: float | None = None
+    least: int = 1
 
 
 def write_thresholds(path: Path, thresholds: list[Threshold]) -> None:
