@@ -40,9 +40,7 @@ def attack(chunk: Chunk) -> Made:
     if isinstance(algorithm, Precomputed):
         return Made(algorithm.read(bench.dataset, chunk.index, chunk.rows, clean))
     labels, seeds = chunk.labels(), chunk.seeds()
-    norm = getattr(algorithm, "norm", None) or (
-        algorithm.budget if algorithm.budget in ("linf", "l2") else None
-    )
+    norm = algorithm.budget if algorithm.budget in ("linf", "l2") else None
     epsilon = getattr(algorithm, "epsilon", None)
 
     pictures = chunk.images("target") if "target" in chunk.inputs else None
