@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -158,6 +158,7 @@ def catalogue(
     chunk_size: int | None = None,
     chunk_bytes: int = CHUNK_BYTES,
     limit: int | None = None,
+    wanted: Callable[[str], bool] | None = None,
 ) -> Catalogue:
     """Give every item of a source a chunk.
 
@@ -173,6 +174,7 @@ def catalogue(
         chunk_size: most items of a chunk, 1 or more; None is 256.
         chunk_bytes: most bytes of the decoded images of a chunk, 1 or more.
         limit: takes the first items in the source's order, so many; None takes all.
+        wanted: says by its name whether an item is taken at all; None takes all.
 
     Raises:
         SourceError: where the source lists one name twice or cannot be listed.
@@ -184,7 +186,8 @@ def catalogue(
     if limit is not None:
         require_count("limit", limit)
     present: dict[str, Item] = {}
-    for item in itertools.islice(source.items(), limit):
+    items = (item for item in source.items() if wanted is None or wanted(item.name))
+    for item in itertools.islice(items, limit):
         if item.name in present:
             raise SourceError(f"expected every name once, got {item.name!r} twice")
         present[item.name] = item

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,13 @@ class Dataset:
 
     def identity(self) -> dict[str, Any]:
         """What makes this dataset this one; its content is in the keys of its chunks."""
+        chosen = {
+            name: pattern
+            for name in ("include", "exclude")
+            if (pattern := getattr(self.spec, name)) is not None
+        }
         return {
-            "source": self.source.identity(),
+            "source": {**self.source.identity(), **chosen},
             "decode": dataclasses.asdict(self.decode_options),
             "chunk_size": self.spec.chunk_size,
             "chunk_bytes": self.spec.chunk_bytes,
@@ -68,6 +74,7 @@ class Dataset:
             chunk_size=self.spec.chunk_size,
             chunk_bytes=self.spec.chunk_bytes,
             limit=self.spec.limit,
+            wanted=self._wanted,
         )
         if not len(listed):
             raise StorageError(f"dataset: expected images in {self.spec.kind}, found none")
@@ -77,6 +84,12 @@ class Dataset:
                 listed.write(kept)
         self._catalogue = listed
         self.__dict__.pop("chunks", None)
+
+    def _wanted(self, name: str) -> bool:
+        include, exclude = self.spec.include, self.spec.exclude
+        if exclude is not None and fnmatchcase(name, exclude):
+            return False
+        return include is None or fnmatchcase(name, include)
 
     @property
     def opened(self) -> bool:

@@ -73,6 +73,8 @@ class DatasetSpec(Strict):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     kind: str
+    include: str | None = Field(default=None, description="pattern of names; only those that fit")
+    exclude: str | None = Field(default=None, description="pattern of names that are left out")
     limit: int | None = Field(default=None, ge=1, description="use the first images only")
     chunk_size: int | None = Field(default=None, ge=1, le=65536, description="images a chunk")
     chunk_bytes: int = Field(default=64 << 20, ge=1, description="decoded bytes a chunk, at most")
