@@ -16,7 +16,21 @@ from defender.attacks import FGSM, IFGSM, PGD, Square
 from defender.detectors import GradientMask
 from defender.models import Normalised
 from defender.norms import from_uint8
-from defender.purifiers import JPEG, BitDepth, Gaussian, Median, SeparateCorrectCombine
+from defender.purifiers import (
+    JPEG,
+    AreaScaling,
+    BitDepth,
+    Gaussian,
+    Median,
+    Minimum,
+    PeakRemoval,
+    SelectiveInterpolation,
+    SelectiveMedian,
+    SelectiveRandom,
+    SeparateCorrectCombine,
+    Unsharp,
+)
+from defender.scaling import Pipeline
 
 CLASSES = 5
 SIDE = 12
@@ -76,6 +90,9 @@ DETECTOR_CASES: list[Any] = [
     GradientMask(MODEL, label="reference"),
 ]
 
+PIPELINE = Pipeline("opencv", "linear", target=(5, 5))
+SPARSE_PIPELINE = Pipeline("opencv", "nearest", target=(3, 4))
+
 PURIFIER_CASES: list[Any] = [
     SeparateCorrectCombine(MODEL, steps=8),
     SeparateCorrectCombine(MODEL, variant="blind", correction="both", steps=8),
@@ -88,6 +105,19 @@ PURIFIER_CASES: list[Any] = [
     Gaussian(0.8),
     BitDepth(4),
     JPEG(60),
+    Median(padding="symmetric"),
+    SelectiveMedian(PIPELINE),
+    SelectiveMedian(SPARSE_PIPELINE, bandwidth=2),
+    SelectiveRandom(PIPELINE),
+    SelectiveRandom(SPARSE_PIPELINE),
+    SelectiveInterpolation(PIPELINE),
+    SelectiveInterpolation(SPARSE_PIPELINE, noise=0.0),
+    AreaScaling(PIPELINE),
+    Minimum(),
+    PeakRemoval(),
+    PeakRemoval("original"),
+    Unsharp(),
+    Unsharp("original"),
 ]
 
 COMPUTE_BATCH = 4

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from defender.purifiers.area import AreaScaling
 from defender.purifiers.filters import JPEG, BitDepth, Gaussian, Median
+from defender.purifiers.selective import SelectiveMedian, SelectiveRandom
+from defender.purifiers.selective_interpolation import SelectiveInterpolation
 from defender.purifiers.separate_correct_combine import SeparateCorrectCombine
+from defender.purifiers.xray_filters import Minimum, PeakRemoval, Unsharp
 
 PURIFIERS: dict[str, type[Any]] = {
     "SeparateCorrectCombine": SeparateCorrectCombine,
@@ -13,6 +17,27 @@ PURIFIERS: dict[str, type[Any]] = {
     "Gaussian": Gaussian,
     "BitDepth": BitDepth,
     "JPEG": JPEG,
+    "SelectiveMedian": SelectiveMedian,
+    "SelectiveRandom": SelectiveRandom,
+    "SelectiveInterpolation": SelectiveInterpolation,
+    "AreaScaling": AreaScaling,
+    "Minimum": Minimum,
+    "PeakRemoval": PeakRemoval,
+    "Unsharp": Unsharp,
 }
 
-__all__ = ["JPEG", "PURIFIERS", "BitDepth", "Gaussian", "Median", "SeparateCorrectCombine"]
+__all__ = [
+    "JPEG",
+    "PURIFIERS",
+    "AreaScaling",
+    "BitDepth",
+    "Gaussian",
+    "Median",
+    "Minimum",
+    "PeakRemoval",
+    "SelectiveInterpolation",
+    "SelectiveMedian",
+    "SelectiveRandom",
+    "SeparateCorrectCombine",
+    "Unsharp",
+]
