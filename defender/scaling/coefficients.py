@@ -10,11 +10,18 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate, repeat
+from typing import Any
 
 import torch
+from scipy.linalg import eigvals_banded
+from scipy.sparse import csr_array
 from torch import Tensor
 
 Kernel = Callable[[Tensor], Tensor]
+
+NOISE = 1e-12
+"""A smaller weight is the rounding noise of a zero: the pixel has no influence."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +29,8 @@ class Taps:
     """The coefficients along one axis, one row an output pixel.
 
     Args:
-        index: int64 (n, k), input pixels; entries without influence have weight 0.
+        index: int64 (n, k), input pixels; entries without influence have weight 0. A row may
+            name a pixel more than once, at the border for instance: its weights add up.
         weight: float64 (n, k), each row sums to 1.
         size: input pixels N.
     """
@@ -35,6 +43,28 @@ class Taps:
         """The same as a dense matrix (n, N)."""
         matrix = torch.zeros(len(self.index), self.size, dtype=torch.float64)
         return matrix.scatter_add_(1, self.index, self.weight).to(dtype)
+
+    def sparse(self) -> Any:
+        """The same as a SciPy array (n, N) in CSR form, without zeros and duplicates."""
+        n, k = self.index.shape
+        rows = torch.arange(n).repeat_interleave(k)
+        entries = (self.weight.flatten().numpy(), (rows.numpy(), self.index.flatten().numpy()))
+        matrix = csr_array(entries, shape=(n, self.size))
+        matrix.sum_duplicates()
+        matrix.eliminate_zeros()
+        return matrix
+
+    def norm(self) -> float:
+        """Spectral norm of the matrix, from its banded Gram matrix, to machine precision."""
+        matrix = self.sparse()
+        gram = (matrix @ matrix.T if matrix.shape[0] <= self.size else matrix.T @ matrix).tocoo()
+        lower = gram.row >= gram.col
+        row, column = gram.row[lower], gram.col[lower]
+        side = gram.shape[0]
+        band = torch.zeros(int((row - column).max()) + 1, side, dtype=torch.float64).numpy()
+        band[row - column, column] = gram.data[lower]
+        largest = eigvals_banded(band, lower=True, select="i", select_range=(side - 1, side - 1))
+        return math.sqrt(float(largest[0]))
 
 
 def tent(t: Tensor) -> Tensor:
@@ -95,17 +125,32 @@ FIXED: dict[tuple[str, str], tuple[Kernel, int]] = {
 """Kernels of fixed width and their half width in pixels: they skip pixels at large ratios."""
 
 
-def _nearest(source: int, target: int, offset: float) -> Taps:
-    # exact in integers: floor((i + offset) * source / target), offset 0 or 1/2
-    doubled = torch.arange(target) * 2 + round(2 * offset)
-    index = (doubled * source).div(2 * target, rounding_mode="floor").clamp_max(source - 1)
+def _nearest(library: str, centred: bool, source: int, target: int) -> Taps:
+    """One pixel, at ``floor(i s)`` or, centred, at ``floor((i + 1/2) s)``.
+
+    Positions are rounded as each library rounds them, which decides ties: OpenCV multiplies by
+    the reciprocal of a reciprocal, Pillow and OpenCV 5's exact mode add up steps, torch has
+    single precision.
+    """
+    if library == "torch":
+        step = torch.tensor(source, dtype=torch.float32) / target
+        place = (torch.arange(target, dtype=torch.float32) + centred / 2) * step
+    elif centred:
+        steps = repeat(source / target, target - 1)
+        place = torch.tensor([*accumulate(steps, initial=source / target / 2)], dtype=torch.float64)
+    else:
+        place = torch.arange(target, dtype=torch.float64) * (1 / (target / source))
+    index = place.floor().long().clamp_max(source - 1)
     return Taps(index.unsqueeze(1), torch.ones(target, 1, dtype=torch.float64), source)
 
 
-def _fixed(source: int, target: int, kernel: Kernel, half: int) -> Taps:
+def _fixed(
+    source: int, target: int, kernel: Kernel, half: int, precision: torch.dtype = torch.float64
+) -> Taps:
     centre = (torch.arange(target, dtype=torch.float64) + 0.5) * source / target - 0.5
+    centre = centre.to(precision)
     index = centre.floor().long().unsqueeze(1) + torch.arange(1 - half, half + 1)
-    weight = kernel(centre.unsqueeze(1) - index)
+    weight = kernel(centre.unsqueeze(1) - index).double()
     weight = weight / weight.sum(1, keepdim=True)
     return Taps(index.clamp(0, source - 1), weight, source)
 
@@ -125,14 +170,11 @@ def _stretched(source: int, target: int, kernel: Kernel, half: float) -> Taps:
 
 def _overlap(source: int, target: int) -> Taps:
     """Share of each input pixel in the interval of each output pixel (OpenCV AREA)."""
-    ratio = source / target
-    start = torch.arange(target, dtype=torch.float64) * ratio
-    index = start.floor().long().unsqueeze(1) + torch.arange(math.ceil(ratio) + 1)
-    high = torch.minimum(index + 1.0, (start + ratio).unsqueeze(1))
-    low = torch.maximum(index.double(), start.unsqueeze(1))
-    weight = (high - low).clamp_min(0)
-    weight = torch.where(index < source, weight, 0.0)
-    weight = weight / weight.sum(1, keepdim=True)
+    # in units of 1/target of an input pixel, all borders are whole numbers
+    start = (torch.arange(target) * source).unsqueeze(1)
+    index = start.div(target, rounding_mode="floor") + torch.arange(math.ceil(source / target) + 1)
+    high = torch.minimum((index + 1) * target, start + source)
+    weight = (high - torch.maximum(index * target, start)).clamp_min(0).double() / source
     return Taps(index.clamp_max(source - 1), weight, source)
 
 
@@ -159,30 +201,56 @@ def _bins(source: int, target: int) -> Taps:
 
 
 @lru_cache(maxsize=256)
-def taps(library: str, algorithm: str, antialias: bool, source: int, target: int) -> Taps:
+@torch.inference_mode(False)
+def taps(
+    library: str,
+    algorithm: str,
+    antialias: bool,
+    source: int,
+    target: int,
+    precision: torch.dtype = torch.float64,
+) -> Taps:
     """Coefficients of a resize along one axis.
 
     Args:
         library: ``opencv``, ``pillow`` or ``torch``.
-        algorithm: as :class:`~defender.scaling.Scaler` names them.
+        algorithm: as :class:`~defender.scaling.Scaler` names them, and ``area-upwards``, what
+            OpenCV's ``area`` is along both axes where it enlarges along one.
         antialias: for torch only; Pillow's kernels are stretched always, OpenCV's never.
         source: input pixels, at least 1.
         target: output pixels, at least 1.
+        precision: of the positions of kernels of fixed width; OpenCV's 8-bit paths have float32.
 
     Raises:
         ValueError: for a combination that the library does not offer.
     """
+    made = _taps(library, algorithm, antialias, source, target, precision)
+    weight = torch.where(made.weight.abs() < NOISE, 0.0, made.weight)
+    used = (weight != 0).any(0)
+    return Taps(made.index[:, used], weight[:, used], source)
+
+
+def _taps(
+    library: str,
+    algorithm: str,
+    antialias: bool,
+    source: int,
+    target: int,
+    precision: torch.dtype,
+) -> Taps:
     pair = (library, algorithm)
     if algorithm == "nearest":
-        return _nearest(source, target, 0.5 if library == "pillow" else 0.0)
+        return _nearest(library, library == "pillow", source, target)
     if algorithm == "nearest-exact" and library in ("opencv", "torch"):
-        return _nearest(source, target, 0.5)
+        return _nearest(library, True, source, target)
     if pair == ("opencv", "area"):
         return (_overlap if source >= target else _area_upwards)(source, target)
+    if pair == ("opencv", "area-upwards"):
+        return _area_upwards(source, target)
     if pair == ("torch", "area"):
         return _bins(source, target)
     if pair in STRETCHED and (library == "pillow" or antialias):
         return _stretched(source, target, *STRETCHED[pair])
     if pair in FIXED:
-        return _fixed(source, target, *FIXED[pair])
+        return _fixed(source, target, *FIXED[pair], precision)
     raise ValueError(f"expected an algorithm that {library} offers, got {algorithm!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -53,34 +54,52 @@ def resize_opencv(images: Tensor, algorithm: str, target: tuple[int, int]) -> Te
         ) from None
     flag: int = getattr(cv2, OPENCV[algorithm])
     size = (target[1], target[0])
-    return _plane_by_plane(images, lambda plane: cv2.resize(plane, size, interpolation=flag))
+
+    def resize(plane: Any) -> Any:
+        return cv2.resize(plane, size, interpolation=flag)
+
+    return _plane_by_plane(images, target, resize)
 
 
 def resize_pillow(images: Tensor, algorithm: str, target: tuple[int, int]) -> Tensor:
     """Resize each channel with ``PIL.Image.resize``, mode L or F."""
     size, resample = (target[1], target[0]), PILLOW[algorithm]
-    return _plane_by_plane(
-        images, lambda plane: np.asarray(Image.fromarray(plane).resize(size, resample))
-    )
+
+    def resize(plane: Any) -> Any:
+        return np.asarray(Image.fromarray(plane).resize(size, resample))
+
+    return _plane_by_plane(images, target, resize)
 
 
 def resize_torch(
     images: Tensor, algorithm: str, antialias: bool, target: tuple[int, int]
 ) -> Tensor:
-    """Resize with ``torch.nn.functional.interpolate``; where it has no 8-bit path, round floats."""
+    """Resize each channel with ``torch.nn.functional.interpolate``.
+
+    Where torch has no 8-bit path, floats are rounded.
+    """
     mode = TORCH[algorithm]
     smooth = mode in ("bilinear", "bicubic")
     own = images.dtype != torch.uint8 or mode != "area"
     options: dict[str, Any] = {"antialias": antialias} if smooth else {}
-    given = images if own else images.float()
-    made: Tensor = functional.interpolate(given, size=target, mode=mode, **options)
-    return made if own else made.round_().clamp_(0, 255).to(torch.uint8)
+    # channels as images: torch refuses some 8-bit images of three channels (1 x 1 results)
+    planes = images.reshape(-1, 1, *images.shape[2:])
+    if not len(planes):
+        return images.new_zeros(*images.shape[:2], *target)
+    made: Tensor = functional.interpolate(
+        planes if own else planes.float(), size=target, mode=mode, **options
+    )
+    made = made if own else made.round_().clamp_(0, 255).to(torch.uint8)
+    return made.view(*images.shape[:2], *target)
 
 
-def _plane_by_plane(images: Tensor, resize: Any) -> Tensor:
+def _plane_by_plane(
+    images: Tensor, target: tuple[int, int], resize: Callable[[Any], Any]
+) -> Tensor:
     kind = torch.uint8 if images.dtype == torch.uint8 else torch.float32
     planes: NDArray[Any] = images.detach().to("cpu", kind).contiguous().numpy()
     n, c = planes.shape[:2]
-    made = np.stack([resize(plane) for plane in planes.reshape(n * c, *planes.shape[2:])])
-    result = torch.from_numpy(made).view(n, c, *made.shape[1:])
-    return result.to(images.device, images.dtype)
+    made = np.empty((n * c, *target), dtype=planes.dtype)
+    for place, plane in enumerate(planes.reshape(n * c, *planes.shape[2:])):
+        made[place] = resize(plane)
+    return torch.from_numpy(made).view(n, c, *target).to(images.device, images.dtype)

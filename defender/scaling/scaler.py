@@ -9,6 +9,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from defender.scaling.bands import Separable, separable
 from defender.scaling.coefficients import Taps, taps
 from defender.scaling.libraries import (
     ALGORITHMS,
@@ -16,6 +17,7 @@ from defender.scaling.libraries import (
     resize_pillow,
     resize_torch,
 )
+from defender.scaling.quantised import quantised
 from defender.types import Images
 
 Size = tuple[int, int]
@@ -84,9 +86,12 @@ class Scaler:
 
         Raises:
             ValueError: images of another size than ``source``.
+            TypeError: images of another type.
             ModuleNotFoundError: where the library is not installed.
         """
         self._check(images, self.source)
+        if images.dtype != torch.uint8 and not images.is_floating_point():
+            raise TypeError(f"images: expected uint8 or floats, got {images.dtype}")
         images = images.detach()
         if self.library == "opencv":
             return resize_opencv(images, self.algorithm, self.target)
@@ -94,13 +99,46 @@ class Scaler:
             return resize_pillow(images, self.algorithm, self.target)
         return resize_torch(images, self.algorithm, self.antialias, self.target)
 
-    def taps(self) -> tuple[Taps, Taps]:
-        """Sparse coefficients along the vertical and the horizontal axis."""
-        vertical = self._taps(self.source[0], self.target[0])
-        return vertical, self._taps(self.source[1], self.target[1])
+    def quantised(self, images: Images) -> Images:
+        """What the library's 8-bit path makes of images, without the library, on any device.
 
-    def _taps(self, source: int, target: int) -> Taps:
-        return taps(self.library, self.algorithm, self.antialias, source, target)
+        The same passes in the same order, with the same rounding and clipping between them: within
+        one grey level of :meth:`__call__`, nearly always equal.
+
+        Args:
+            images: uint8 (n, c, h, w) of the source size.
+
+        Returns:
+            uint8 (n, c, height, width).
+
+        Raises:
+            ValueError: images of another size than ``source``.
+            TypeError: images that are not uint8.
+        """
+        self._check(images, self.source)
+        if images.dtype != torch.uint8:
+            raise TypeError(f"images: expected uint8, got {images.dtype}")
+        method = "area-upwards" if self._enlarges_area else self.algorithm
+        return quantised(images, self.library, method, self.taps(), self.taps(torch.float32))
+
+    def taps(self, precision: torch.dtype = torch.float64) -> tuple[Taps, Taps]:
+        """Sparse coefficients along the vertical and the horizontal axis.
+
+        Args:
+            precision: of the positions of kernels of fixed width.
+        """
+        method = "area-upwards" if self._enlarges_area else self.algorithm
+        first, second = (
+            taps(self.library, method, self.antialias, source, target, precision)
+            for source, target in zip(self.source, self.target, strict=True)
+        )
+        return first, second
+
+    @property
+    def _enlarges_area(self) -> bool:
+        """OpenCV's area, which is no area on both axes where it enlarges along one."""
+        enlarges = any(a < b for a, b in zip(self.source, self.target, strict=True))
+        return (self.library, self.algorithm) == ("opencv", "area") and enlarges
 
     def matrices(self, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """The matrices L (target height, source height) and R (source width, target width).
@@ -111,16 +149,29 @@ class Scaler:
         return left.to(dtype), right.to(dtype)
 
     def linear(self, images: Images) -> Images:
-        """``L X R`` of float images (n, c, h, w), differentiable and without any rounding."""
+        """``L X R`` of float images (n, c, h, w), differentiable and without any rounding.
+
+        Raises:
+            ValueError: images of another size than ``source``.
+            TypeError: images that are not floats.
+        """
         self._check(images, self.source)
-        left, right = _on(self, images.device, images.dtype)
-        return left @ images @ right
+        return self._separable(images)(images)
 
     def adjoint(self, small: Images) -> Images:
-        """``L^T Y R^T`` of float images of the target size: the transposed linear map."""
+        """``L^T Y R^T`` of float images of the target size: the transposed linear map.
+
+        Raises:
+            ValueError: images of another size than ``target``.
+            TypeError: images that are not floats.
+        """
         self._check(small, self.target)
-        left, right = _on(self, small.device, small.dtype)
-        return left.T @ small @ right.T
+        return self._separable(small).adjoint(small)
+
+    def _separable(self, images: Tensor) -> Separable:
+        if not images.is_floating_point():
+            raise TypeError(f"images: expected floats, got {images.dtype}")
+        return separable(*self.taps(), images.device, images.dtype)
 
     def reverse(self) -> Scaler:
         """The same method from the target size back to the source size."""
@@ -132,29 +183,32 @@ class Scaler:
         Every image A that scales to T exactly has
         ``PSNR(A, S) <= PSNR(scale(S), T) + G``, whatever the attack.
         """
-        left, right = _matrices(self)
-        ratio = math.prod(self.source) / math.prod(self.target)
-        norms = torch.linalg.matrix_norm(left, 2) * torch.linalg.matrix_norm(right, 2)
-        return 10 * math.log10(ratio * float(norms) ** 2)
+        return _hiding_gain(self)
 
     def considered(self) -> Tensor:
         """Pixels that have any influence on the output: bool (h, w)."""
-        left, right = _matrices(self)
-        return (left != 0).any(0).unsqueeze(1) & (right != 0).any(1)
+        down, across = (one > 0 for one in self.axis_influence())
+        return down.unsqueeze(1) & across
 
     def influence(self) -> Tensor:
         """Sum of the absolute weights with which each pixel enters the output: float64 (h, w)."""
-        left, right = _matrices(self)
-        return left.abs().sum(0).unsqueeze(1) * right.abs().sum(1)
+        down, across = self.axis_influence()
+        return down.unsqueeze(1) * across
+
+    def axis_influence(self) -> tuple[Tensor, Tensor]:
+        """Sums of absolute weights of each row (h,) and each column (w,) of pixels, float64."""
+        down, across = (torch.from_numpy(abs(one.sparse()).sum(0)) for one in self.taps())
+        return down, across
 
     def considered_fraction(self) -> float:
         """Share of pixels that have any influence on the output."""
-        return float(self.considered().double().mean())
+        return math.prod(float((one > 0).double().mean()) for one in self.axis_influence())
 
     def effective_fraction(self) -> float:
         """``(sum w)^2 / (N sum w^2)`` of the influences w: negligible pixels do not count."""
-        weight = self.influence()
-        return float(weight.sum() ** 2 / (weight.numel() * weight.square().sum()))
+        return math.prod(
+            float(one.sum() ** 2 / (len(one) * one.square().sum())) for one in self.axis_influence()
+        )
 
     def _check(self, images: Tensor, size: Size) -> None:
         if images.ndim != 4 or tuple(images.shape[2:]) != size:
@@ -164,15 +218,18 @@ class Scaler:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def _matrices(scaler: Scaler) -> tuple[Tensor, Tensor]:
     vertical, horizontal = scaler.taps()
     return vertical.matrix(), horizontal.matrix().T.contiguous()
 
 
-@lru_cache(maxsize=64)
-def _on(scaler: Scaler, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    left, right = _matrices(scaler)
-    return left.to(device, dtype), right.to(device, dtype)
+@lru_cache(maxsize=256)
+def _hiding_gain(scaler: Scaler) -> float:
+    ratio = math.prod(scaler.source) / math.prod(scaler.target)
+    norms = math.prod(one.norm() for one in scaler.taps())
+    # rows sum to 1, so that the product is at least 1 but for the last bits
+    return max(0.0, 10 * math.log10(ratio * norms**2))
 
 
 @dataclass(frozen=True)
