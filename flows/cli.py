@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from flows.audit import audit_resize
 from flows.command import (
     DEFAULT_STORE,
     Exit,
@@ -183,6 +184,9 @@ def train(
         print(outcome)
 
     guarded(action)
+
+
+app.command()(audit_resize)
 
 
 @app.command(name="list")
