@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from defender.attacks import FGSM, IFGSM, PGD, Square
+from defender.attacks import FGSM, IFGSM, PGD, ImageScaling, Square
 from defender.detectors import GradientMask
 from defender.models import Normalised
 from defender.norms import from_uint8
+from defender.objectives import Misclassify, ScaleTo
 from defender.purifiers import (
     JPEG,
     AreaScaling,
@@ -30,7 +31,8 @@ from defender.purifiers import (
     SeparateCorrectCombine,
     Unsharp,
 )
-from defender.scaling import Pipeline
+from defender.scaling import Pipeline, Scaler
+from defender.types import Objective
 
 CLASSES = 5
 SIDE = 12
@@ -73,6 +75,24 @@ def labels(n: int = 8) -> Tensor:
 
 
 MODEL = classifier()
+SCALER = Scaler("opencv", "linear", source=(SIDE, SIDE), target=(5, 5))
+
+
+def targets(n: int = 8, channels: int = 3) -> Tensor:
+    """What scaling attacks hide in n images: smooth images of the scaler's target size."""
+    return SCALER(images(n, channels, seed=17)).mul(255).round().div(255)
+
+
+def objective(
+    attack: Any, index: Tensor | None = None, *, n: int = 8, channels: int = 3
+) -> Objective:
+    """What an attack is for, on ``images(n, channels)``, or on those of an index."""
+    index = torch.arange(n) if index is None else index
+    if attack.budget == "scaling":
+        return ScaleTo(SCALER, targets(n, channels)[index])
+    model = MODEL if channels == 3 else classifier(channels)
+    return Misclassify(model, labels(n)[index])
+
 
 ATTACK_CASES: list[Any] = [
     FGSM(8 / 255),
@@ -82,6 +102,12 @@ ATTACK_CASES: list[Any] = [
     PGD(0.03, 0.01, 5, random_start=False),
     PGD(0.5, 0.2, 5, norm="l2", restarts=2),
     Square(8 / 255, 60),
+    ImageScaling(),
+    ImageScaling(0.0, method="dual", more_epsilons=(1 / 255, 3 / 255)),
+    ImageScaling(method="two-stage"),
+    ImageScaling(norm="l0"),
+    ImageScaling(norm="l1"),
+    ImageScaling(norm="linf"),
 ]
 
 DETECTOR_CASES: list[Any] = [

@@ -6,14 +6,16 @@ from typing import Any
 
 from defender.attacks.fgsm import FGSM
 from defender.attacks.ifgsm import IFGSM
+from defender.attacks.image_scaling import ImageScaling
 from defender.attacks.pgd import PGD
 from defender.attacks.square import Square
 
 ATTACKS: dict[str, type[Any]] = {
     "FGSM": FGSM,
     "IFGSM": IFGSM,
+    "ImageScaling": ImageScaling,
     "PGD": PGD,
     "Square": Square,
 }
 
-__all__ = ["ATTACKS", "FGSM", "IFGSM", "PGD", "Square"]
+__all__ = ["ATTACKS", "FGSM", "IFGSM", "PGD", "ImageScaling", "Square"]

@@ -9,18 +9,29 @@ import pytest
 import torch
 
 from defender.attacks import ATTACKS
-from defender.norms import from_uint8, quantise_within
+from defender.norms import from_uint8, quantise_within, to_uint8
 from defender.objectives import Misclassify
 from defender.types import Attack
 from tests import cases
 
+NORMS = ("linf", "l2")
+"""Budgets that bound the change itself."""
+
+
+def with_budget(*budgets: str) -> pytest.MarkDecorator:
+    """Run a test on the attacks that have one of these budgets."""
+    chosen = [case for case in cases.ATTACK_CASES if case.budget in budgets]
+    return pytest.mark.parametrize("attack", chosen, ids=repr)
+
+
 attacks = pytest.mark.parametrize("attack", cases.ATTACK_CASES, ids=repr)
+bounded = with_budget(*NORMS)
+scaling = with_budget("scaling")
 
 
 def attacked(attack: Any, images: torch.Tensor | None = None) -> torch.Tensor:
     images = cases.images() if images is None else images
-    objective = Misclassify(cases.MODEL, cases.labels())
-    return attack(images, objective, seeds=cases.seeds())
+    return attack(images, cases.objective(attack), seeds=cases.seeds())
 
 
 def test_every_registered_attack_has_a_case() -> None:
@@ -34,7 +45,7 @@ def test_declares_what_it_is(attack: Any) -> None:
     assert isinstance(attack, Attack)
     assert attack.version >= 1
     assert attack.paper
-    assert attack.budget in ("linf", "l2")
+    assert attack.budget in (*NORMS, "scaling")
     assert attack.threat in ("oblivious", "query")
     parameters = dataclasses.fields(attack)
     assert all(field.metadata["doc"] for field in parameters)
@@ -61,7 +72,7 @@ def test_leaves_images_and_model_as_they_were(attack: Any) -> None:
     assert all(parameter.grad is None for parameter in cases.MODEL.parameters())
 
 
-@attacks
+@bounded
 def test_the_stored_image_is_inside_the_budget(attack: Any) -> None:
     images = cases.images()
     stored = quantise_within(attacked(attack), images, norm=attack.budget, epsilon=attack.epsilon)
@@ -70,11 +81,26 @@ def test_the_stored_image_is_inside_the_budget(attack: Any) -> None:
     assert torch.linalg.vector_norm(change, order, dim=1).max() <= attack.epsilon + 1e-6
 
 
+@scaling
+def test_the_real_resize_makes_the_target_of_the_stored_image(attack: Any) -> None:
+    result, scaler = attacked(attack), cases.SCALER
+    stored = to_uint8(result)
+    assert torch.equal(from_uint8(stored), result)
+    missed = (scaler(stored).float() - 255 * cases.targets()).abs().max()
+    before = (scaler(to_uint8(cases.images())).float() - 255 * cases.targets()).abs().max()
+    largest = max(attack.epsilon, *getattr(attack, "more_epsilons", ()), 0.5 / 255)
+    if getattr(attack, "method", None) == "two-stage":
+        largest = 2 * largest + 1 / 255  # both stages miss by epsilon, and round
+    assert missed <= 255 * largest + 1e-3
+    assert before > 50
+
+
 @attacks
 def test_raises_the_objective_also_of_the_stored_image(attack: Any) -> None:
-    objective = Misclassify(cases.MODEL, cases.labels())
+    objective = cases.objective(attack)
     images, result = cases.images(), attacked(attack)
-    stored = quantise_within(result, images, norm=attack.budget, epsilon=attack.epsilon)
+    norm = attack.budget if attack.budget in NORMS else None
+    stored = quantise_within(result, images, norm=norm, epsilon=attack.epsilon)
     assert (objective(result) > objective(images)).all()
     assert (objective(from_uint8(stored)) > objective(images)).all()
 
@@ -87,23 +113,23 @@ def test_same_seeds_same_output(attack: Any) -> None:
 @attacks
 @pytest.mark.parametrize("sizes", [[3, 3, 2], [1, 4, 2, 1]], ids=str)
 def test_any_split_at_the_compute_batch_gives_the_same(attack: Any, sizes: list[int]) -> None:
-    images, labels, seeds = cases.images(), cases.labels(), cases.seeds()
+    images, seeds = cases.images(), cases.seeds()
 
     def run(index: torch.Tensor) -> torch.Tensor:
-        objective = Misclassify(cases.MODEL, labels[index])
+        objective = cases.objective(attack, index)
         result: torch.Tensor = attack(images[index], objective, seeds=seeds[index])
         return result
 
     assert torch.equal(cases.in_splits(run, 8, sizes), cases.in_splits(run, 8, [4, 4]))
 
 
-@attacks
+@bounded
 def test_epsilon_zero_is_the_identity(attack: Any) -> None:
     images = cases.images()
     assert torch.equal(attacked(dataclasses.replace(attack, epsilon=0.0)), images)
 
 
-@attacks
+@bounded
 def test_no_step_returns_the_images(attack: Any) -> None:
     names = {field.name for field in dataclasses.fields(attack)} & {"steps", "queries"}
     for name in names:
@@ -129,14 +155,13 @@ def test_keeps_the_memory_format(attack: Any) -> None:
 
 @attacks
 def test_attacks_grey_images(attack: Any) -> None:
-    images, model = cases.images(channels=1), cases.classifier(channels=1)
-    objective = Misclassify(model, cases.labels())
+    images, objective = cases.images(channels=1), cases.objective(attack, channels=1)
     result = attack(images, objective, seeds=cases.seeds())
     assert result.shape == images.shape
     assert objective(result).mean() > objective(images).mean()
 
 
-@attacks
+@bounded
 def test_needs_a_gradient_or_says_that_it_does_not(attack: Any) -> None:
     def closed_box(images: torch.Tensor) -> torch.Tensor:
         return images.detach().mean(dim=(1, 2, 3))
@@ -151,7 +176,14 @@ def test_needs_a_gradient_or_says_that_it_does_not(attack: Any) -> None:
             attack(cases.images(), closed_box, seeds=cases.seeds())
 
 
-@attacks
+@scaling
+def test_names_itself_and_an_objective_that_is_not_about_scaling(attack: Any) -> None:
+    wrong = Misclassify(cases.MODEL, cases.labels())
+    with pytest.raises(TypeError, match=rf"(?s){type(attack).__name__}.*Misclassify"):
+        attack(cases.images(), wrong, seeds=cases.seeds())
+
+
+@bounded
 def test_names_an_objective_whose_gradient_is_not_finite(attack: Any) -> None:
     def broken(images: torch.Tensor) -> torch.Tensor:
         return (images - images).sqrt().sum(dim=(1, 2, 3))
