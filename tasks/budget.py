@@ -43,7 +43,7 @@ def project(bench: Workbench, state: Survey) -> Projection:
     side = int((pixels / count / 3) ** 0.5) or 32
     batch = min(count, bench.rule.size(side, side))
     activations = batch * activation_bytes(bench, side)
-    images = {"ingest": 2, "attack": 3, "purify": 4, "detect": 3, "score": 4}
+    images = {"ingest": 2, "target": 2, "attack": 3, "purify": 4, "detect": 3, "score": 4}
     needs = {
         node.kind: images[node.kind] * pixels
         + (activations if node.kind in ("attack", "purify", "detect") else activations // 4)
@@ -70,7 +70,8 @@ def activation_bytes(bench: Workbench, side: int) -> int:
 
     if not bench.has_model:
         return 16 * side * side * 4
-    image = torch.zeros(1, 3, side, side, device=bench.device, requires_grad=True)
+    channels = 1 if bench.spec.dataset.colour == "grey" else 3
+    image = torch.zeros(1, channels, side, side, device=bench.device, requires_grad=True)
     try:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
             bench.model(image)

@@ -49,6 +49,8 @@ def attack(chunk: Chunk) -> Made:
         if pictures is not None and bench.pipeline is not None:
             wanted = batch.stack(pictures, bench.device)
             objective: Any = ScaleTo(bench.pipeline.of(images), wanted)
+        elif algorithm.threat == "none":
+            objective = None
         else:
             objective = _objective(chunk, images, batch.pick(labels), batch.pick(seeds))
         attacked = algorithm(images, objective, seeds=batch.pick(seeds))
