@@ -179,12 +179,16 @@ def _overlap(source: int, target: int) -> Taps:
 
 
 def _area_upwards(source: int, target: int) -> Taps:
-    """OpenCV AREA enlarges with a linear interpolation of its own."""
-    ratio = source / target
+    """OpenCV AREA enlarges with a linear interpolation of its own.
+
+    In the order of its operations, and with its rounding to single precision: a position that
+    comes out below a whole number is one pixel off.
+    """
+    inverse = target / source
     place = torch.arange(target, dtype=torch.float64)
-    left = (place * ratio).floor()
-    share = place + 1 - (left + 1) / ratio
-    share = torch.where(share <= 0, 0.0, share - share.floor())
+    left = (place * (1 / inverse)).floor()
+    share = (place + 1 - (left + 1) * inverse).float()
+    share = torch.where(share <= 0, 0.0, share - share.floor()).double()
     index = torch.stack([left, left + 1], 1).long().clamp_max(source - 1)
     return Taps(index, torch.stack([1 - share, share], 1), source)
 

@@ -33,6 +33,8 @@ SIZES: list[tuple[Size, Size]] = [
     ((64, 64), (224, 224)),
     ((60, 30), (20, 60)),
     ((30, 60), (60, 20)),
+    ((50, 28), (68, 67)),
+    ((126, 106), (26, 119)),
     ((64, 64), (32, 32)),
     ((1, 40), (1, 13)),
     ((40, 1), (13, 5)),
@@ -206,6 +208,16 @@ def test_three_channels_to_one_pixel() -> None:
     scaler = Scaler("torch", "linear", True, (7, 5), (1, 1))
     single = functional.interpolate(image[:, :1], size=(1, 1), mode="bilinear", antialias=True)
     assert torch.equal(scaler(image)[:, :1], single)
+
+
+def test_columns_one_pixel_wide() -> None:
+    """torch fails at them with antialiasing and floats; the closed form is that of wider images."""
+    column = torch.rand(1, 1, 7, 1, generator=torch.Generator().manual_seed(0))
+    wide = functional.interpolate(
+        column.expand(1, 1, 7, 2), size=(11, 2), mode="bilinear", antialias=True
+    )
+    made = Scaler("torch", "linear", True, (7, 1), (11, 1)).linear(column)
+    assert torch.allclose(made, wide[..., :1], atol=1e-5)
 
 
 def test_types_and_sizes_are_checked() -> None:
