@@ -12,7 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from defender.attacks import FGSM, IFGSM, PGD, ImageScaling, Square
+from defender.attacks import (
+    FGSM,
+    IFGSM,
+    PGD,
+    AdaptiveScaling,
+    Corruption,
+    ImageScaling,
+    Square,
+)
 from defender.detectors import GradientMask
 from defender.models import Normalised
 from defender.norms import from_uint8
@@ -108,6 +116,17 @@ ATTACK_CASES: list[Any] = [
     ImageScaling(norm="l0"),
     ImageScaling(norm="l1"),
     ImageScaling(norm="linf"),
+    AdaptiveScaling(),
+    AdaptiveScaling(against="median", share=0.9, bandwidth=2),
+    AdaptiveScaling(against="random"),
+    AdaptiveScaling(against="jpeg", quality=90),
+    AdaptiveScaling(against="spectrum", suppression=0.7, radius=1),
+    AdaptiveScaling(against="peaks", divisor=75.0),
+    Corruption(),
+    Corruption("blur", sigma=0.7),
+    Corruption("noise", noise=0.05),
+    Corruption("brightness", brightness=-0.1),
+    Corruption("contrast", contrast=0.8),
 ]
 
 DETECTOR_CASES: list[Any] = [

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from defender.attacks.adaptive_scaling import AdaptiveScaling
+from defender.attacks.corruption import Corruption
 from defender.attacks.fgsm import FGSM
 from defender.attacks.ifgsm import IFGSM
 from defender.attacks.image_scaling import ImageScaling
@@ -11,6 +13,8 @@ from defender.attacks.pgd import PGD
 from defender.attacks.square import Square
 
 ATTACKS: dict[str, type[Any]] = {
+    "AdaptiveScaling": AdaptiveScaling,
+    "Corruption": Corruption,
     "FGSM": FGSM,
     "IFGSM": IFGSM,
     "ImageScaling": ImageScaling,
@@ -18,4 +22,13 @@ ATTACKS: dict[str, type[Any]] = {
     "Square": Square,
 }
 
-__all__ = ["ATTACKS", "FGSM", "IFGSM", "PGD", "ImageScaling", "Square"]
+__all__ = [
+    "ATTACKS",
+    "FGSM",
+    "IFGSM",
+    "PGD",
+    "AdaptiveScaling",
+    "Corruption",
+    "ImageScaling",
+    "Square",
+]

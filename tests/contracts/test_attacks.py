@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,15 +19,18 @@ NORMS = ("linf", "l2")
 """Budgets that bound the change itself."""
 
 
-def with_budget(*budgets: str) -> pytest.MarkDecorator:
-    """Run a test on the attacks that have one of these budgets."""
-    chosen = [case for case in cases.ATTACK_CASES if case.budget in budgets]
+def that(promises: Callable[[Any], bool]) -> pytest.MarkDecorator:
+    """Run a test on the attacks that promise something."""
+    chosen = [case for case in cases.ATTACK_CASES if promises(case)]
     return pytest.mark.parametrize("attack", chosen, ids=repr)
 
 
 attacks = pytest.mark.parametrize("attack", cases.ATTACK_CASES, ids=repr)
-bounded = with_budget(*NORMS)
-scaling = with_budget("scaling")
+hostile = that(lambda attack: attack.threat != "none")
+bounded = that(lambda attack: attack.budget in NORMS)
+scaling = that(lambda attack: attack.budget == "scaling")
+# hiding from a defence costs part of the target
+exact = that(lambda attack: attack.budget == "scaling" and attack.threat == "oblivious")
 
 
 def attacked(attack: Any, images: torch.Tensor | None = None) -> torch.Tensor:
@@ -45,8 +49,8 @@ def test_declares_what_it_is(attack: Any) -> None:
     assert isinstance(attack, Attack)
     assert attack.version >= 1
     assert attack.paper
-    assert attack.budget in (*NORMS, "scaling")
-    assert attack.threat in ("oblivious", "query")
+    assert attack.budget in (*NORMS, "scaling", "none")
+    assert attack.threat in ("oblivious", "grey", "query", "none")
     parameters = dataclasses.fields(attack)
     assert all(field.metadata["doc"] for field in parameters)
     assert all(f"{field.name}=" in repr(attack) for field in parameters)
@@ -81,7 +85,7 @@ def test_the_stored_image_is_inside_the_budget(attack: Any) -> None:
     assert torch.linalg.vector_norm(change, order, dim=1).max() <= attack.epsilon + 1e-6
 
 
-@scaling
+@exact
 def test_the_real_resize_makes_the_target_of_the_stored_image(attack: Any) -> None:
     result, scaler = attacked(attack), cases.SCALER
     stored = to_uint8(result)
@@ -95,7 +99,7 @@ def test_the_real_resize_makes_the_target_of_the_stored_image(attack: Any) -> No
     assert before > 50
 
 
-@attacks
+@hostile
 def test_raises_the_objective_also_of_the_stored_image(attack: Any) -> None:
     objective = cases.objective(attack)
     images, result = cases.images(), attacked(attack)
@@ -153,7 +157,7 @@ def test_keeps_the_memory_format(attack: Any) -> None:
     assert torch.allclose(result, attacked(attack), atol=0.02)
 
 
-@attacks
+@hostile
 def test_attacks_grey_images(attack: Any) -> None:
     images, objective = cases.images(channels=1), cases.objective(attack, channels=1)
     result = attack(images, objective, seeds=cases.seeds())
@@ -193,7 +197,7 @@ def test_names_an_objective_whose_gradient_is_not_finite(attack: Any) -> None:
             attack(cases.images(), broken, seeds=cases.seeds())
 
 
-@attacks
+@hostile
 def test_refuses_parameters_out_of_range(attack: Any) -> None:
     for value in (-0.1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="epsilon"):

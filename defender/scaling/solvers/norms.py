@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from defender.scaling.scaler import Scaler
+from defender.scaling.solvers.operator import operator
 from defender.types import Images
 
 _NEGLIGIBLE = 1e-6
@@ -56,7 +57,7 @@ def solve_l0(
     appendix on area scaling.
     Differs: the authors walk through a block row by row; overlapping blocks are ours.
     """
-    if _separate(scaler):
+    if operator(scaler, source).disjoint:
         return _by_block(source, target, scaler, epsilon, _fewest)
 
     def envelope(centre: Tensor) -> Tensor:
@@ -82,7 +83,7 @@ def solve_l1(
     for Distributed Optimization", 2014, DOI 10.1007/s12532-013-0061-8.
     Differs: the authors hand the problem to a general solver.
     """
-    if _separate(scaler):
+    if operator(scaler, source).disjoint:
         return _by_block(source, target, scaler, epsilon, _lightest)
 
     def absolute(centre: Tensor) -> Tensor:
@@ -106,7 +107,7 @@ def solve_linf(
     Believing: Camouflage Attacks on Image Scaling Algorithms", 2019, USENIX Security.
     Differs: they minimise the Euclidean norm. The splitting is as for :func:`solve_l1`.
     """
-    if _separate(scaler):
+    if operator(scaler, source).disjoint:
         return _by_block(source, target, scaler, epsilon, _level)
 
     def largest(centre: Tensor) -> Tensor:
@@ -157,13 +158,6 @@ def _axes(scaler: Scaler) -> tuple[_Axis, _Axis]:
     with torch.inference_mode(False):
         left, right = scaler.matrices(torch.float64)
         return _owned(left), _owned(right.T)
-
-
-@lru_cache(maxsize=64)
-def _separate(scaler: Scaler) -> bool:
-    """Whether no two output pixels look at the same input pixel."""
-    left, right = scaler.matrices(torch.float64)
-    return all(bool(((matrix.abs() > _NEGLIGIBLE).sum(0) <= 1).all()) for matrix in (left, right.T))
 
 
 def _by_block(
