@@ -126,6 +126,8 @@ class Selective:
 
     version: ClassVar[int] = 1
     keeps_size: ClassVar[bool] = True
+    limit: ClassVar[int | None] = None
+    """Largest reach of a window, or None."""
 
     pipeline: Pipeline
     bandwidth: int
@@ -166,7 +168,7 @@ class Selective:
         """
         scaler = self.pipeline.of(images)
         purified = self.replaced(images, scaler, seeds)
-        taken_out = plan(scaler, self.bandwidth).replaced().to(images.device)
+        taken_out = plan(scaler, self.bandwidth, self.limit).replaced().to(images.device)
         return {
             "considered": scaler.considered().to(images.device).expand(images.shape),
             "trusted": images.masked_fill(taken_out, 0.0),

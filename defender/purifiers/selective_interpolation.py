@@ -19,10 +19,6 @@ from defender.scaling import Pipeline, Scaler
 from defender.scaling.scaler import Size
 from defender.types import Images, Seeds, parameter
 
-_LIMIT = 5
-"""Largest reach of a window: a support of 8 pixels has others within 5, and farther ones add
-little."""
-
 _SYSTEMS = 256
 """Systems of equations solved at a time: 30 MB for windows of 11 x 11."""
 
@@ -67,6 +63,9 @@ class SelectiveInterpolation(Selective):
         "ours, after G. Matheron, Principles of Geostatistics, 1963, Economic Geology 58(8)"
     )
 
+    # the widest support, of 8 pixels, has others within 5; farther ones add little
+    limit: ClassVar[int | None] = 5
+
     pipeline: Pipeline
     bandwidth: int = parameter(1, doc="divisor of the window: reach floor(ratio / it)", low=1)
     noise: float = parameter(
@@ -80,8 +79,8 @@ class SelectiveInterpolation(Selective):
     def estimated(self, images: Images, scaler: Scaler) -> Images:
         """The linear map itself: images (n, c, h, w) to such images, not clamped."""
         made = images.clone()
-        todo = plan(scaler, self.bandwidth, _LIMIT)
-        tables = _weights(scaler, self.bandwidth, float(self.noise))
+        todo = plan(scaler, self.bandwidth, self.limit)
+        tables = _weights(scaler, self.bandwidth, self.limit, float(self.noise))
         for step, (patterns, which) in zip(todo.passes, tables, strict=True):
             planes = padded(images, todo.reach, 0.0)
             values, start = [], 0
@@ -126,13 +125,15 @@ class SelectiveInterpolation(Selective):
 
 
 @lru_cache(maxsize=32)
-def _weights(scaler: Scaler, bandwidth: int, noise: float) -> tuple[tuple[Tensor, Tensor], ...]:
+def _weights(
+    scaler: Scaler, bandwidth: int, limit: int | None, noise: float
+) -> tuple[tuple[Tensor, Tensor], ...]:
     """For each pass of the plan, weights by pattern of a window, and the pattern of each window.
 
     Returns:
         Pairs of float64 (patterns, values) and int64 (windows,).
     """
-    todo = plan(scaler, bandwidth, _LIMIT)
+    todo = plan(scaler, bandwidth, limit)
     with torch.inference_mode(False), torch.no_grad():
         return tuple(_weights_of(step, todo.reach, noise) for step in todo.passes)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from defender.scaling.scaler import Scaler
+from defender.scaling import Scaler, considered_mask
 from defender.types import Images
 
 _BLOCK = 1 << 20
@@ -83,7 +83,7 @@ def plan(scaler: Scaler, bandwidth: int = 1, limit: int | None = None) -> Plan:
         empty = mask & ~served
         kept = 0
         if empty.any():
-            weighted = scaler.considered()
+            weighted = considered_mask(scaler, "weighted")
             served = _free(weighted, reach)
             passes.append(Pass(weighted, empty & weighted & served))
             kept = int((empty & weighted & ~served).sum())

@@ -20,7 +20,7 @@ from defender.purifiers import (
 )
 from defender.purifiers.selective import selective_median, selective_random
 from defender.purifiers.windows import plan
-from defender.scaling import Pipeline, Scaler
+from defender.scaling import Pipeline, Scaler, considered_mask
 from tests import cases
 
 SCALERS = [
@@ -31,6 +31,8 @@ SCALERS = [
     Scaler("opencv", "lanczos", source=(41, 33), target=(4, 3)),
     Scaler("opencv", "lanczos", source=(27, 21), target=(9, 7)),
     Scaler("torch", "linear", source=(19, 24), target=(5, 24)),
+    Scaler("opencv", "cubic", source=(20, 23), target=(5, 7)),
+    Scaler("opencv", "linear", source=(29, 27), target=(13, 12)),
     Scaler("opencv", "area", source=(17, 15), target=(5, 4)),
 ]
 scalers = pytest.mark.parametrize("scaler", SCALERS, ids=repr)
@@ -51,20 +53,28 @@ def smooth(n: int, side: int, seed: int = 0) -> Tensor:
 
 
 def free_places(scaler: Scaler, bandwidth: int) -> dict[tuple[int, int], list[tuple[int, int]]]:
-    """For each considered pixel the unconsidered ones of its window, as the definition reads."""
-    mask = scaler.considered()
+    """For each replaced pixel the unconsidered ones of its window, as the definition reads."""
+    exact, weighted = scaler.considered(), considered_mask(scaler, "weighted")
     height, width = scaler.source
     down = int(np.floor(height / scaler.target[0] / bandwidth))
     across = int(np.floor(width / scaler.target[1] / bandwidth))
-    return {
-        (row, column): [
+
+    def unconsidered(row: int, column: int, mask: Tensor) -> list[tuple[int, int]]:
+        return [
             (r, c)
             for r in range(max(0, row - down), min(height, row + down + 1))
             for c in range(max(0, column - across), min(width, column + across + 1))
             if not mask[r, c]
         ]
-        for row, column in mask.nonzero().tolist()
-    }
+
+    found = {}
+    for row, column in exact.nonzero().tolist():
+        places = unconsidered(row, column, exact)
+        if not places and weighted[row, column]:
+            places = unconsidered(row, column, weighted)
+        if places:
+            found[row, column] = places
+    return found
 
 
 @scalers
@@ -76,10 +86,9 @@ def test_median_is_that_of_the_unconsidered_pixels(
     images = noise(scaler, 2, channels)
     expected = images.numpy().copy()
     for (row, column), places in free_places(scaler, bandwidth).items():
-        if places:
-            rows, columns = np.array(places).T
-            values = np.sort(images.numpy()[:, :, rows, columns])
-            expected[:, :, row, column] = values[:, :, (len(places) - 1) // 2]
+        rows, columns = np.array(places).T
+        values = np.sort(images.numpy()[:, :, rows, columns])
+        expected[:, :, row, column] = values[:, :, (len(places) - 1) // 2]
     assert np.array_equal(selective_median(images, scaler, bandwidth).numpy(), expected)
 
 
@@ -153,6 +162,9 @@ def test_images_no_larger_than_the_target_stay(target: tuple[int, int], algorith
 def test_counts_windows_without_unconsidered_pixels() -> None:
     sparse = plan(Scaler("opencv", "cubic", source=(60, 60), target=(10, 10)))
     assert (sparse.fallback, sparse.kept) == (0, 0)
+    # at ratio 4 cubic looks at everything; by weight, at two lines of four on each axis
+    dense = plan(Scaler("opencv", "cubic", source=(40, 40), target=(10, 10)))
+    assert (dense.fallback, dense.kept, int(dense.replaced().sum())) == (1600, 0, 400)
     area = plan(Scaler("opencv", "area", source=(60, 45), target=(10, 10)))
     assert (area.fallback, area.kept) == (2700, 2700)
     assert not area.replaced().any()
@@ -169,6 +181,20 @@ def test_parts_add_up() -> None:
     assert torch.equal(parts["considered"], considered)
     assert torch.equal(parts["trusted"], torch.where(considered, 0, images))
     assert torch.equal(parts["trusted"] + parts["replacement"], parts["purified"])
+
+
+def test_parts_show_only_what_was_replaced() -> None:
+    # the interpolation's shorter reach leaves more windows to the weight-aware mask
+    pipeline = Pipeline("opencv", "lanczos", False, (4, 4))
+    images = noise(pipeline.scaler((33, 33)), 1).mul(0.6).add(0.2)
+    counts = []
+    for purifier in (SelectiveMedian(pipeline), SelectiveInterpolation(pipeline)):
+        parts = purifier.parts(images, seeds=cases.seeds(1))
+        replaced = parts["purified"] != images
+        assert torch.equal(parts["replacement"] > 0, replaced)
+        assert torch.equal(parts["trusted"] > 0, ~replaced)
+        counts.append(int(replaced.sum()))
+    assert counts == [804, 576]
 
 
 def test_gradients_reach_the_unconsidered_pixels_only() -> None:
