@@ -49,7 +49,9 @@ methods = pytest.mark.parametrize(
 
 def scaler_of(method: tuple[str, str, bool], source: Size, target: Size) -> Scaler:
     if method[0] == "opencv":
-        pytest.importorskip("cv2")
+        cv2 = pytest.importorskip("cv2")
+        if method[1] == "nearest-exact" and int(cv2.__version__.split(".")[0]) < 5:
+            pytest.skip("before release 5, positions had 16 bits, which differs when enlarging")
     return Scaler(*method, source, target)
 
 
@@ -107,14 +109,13 @@ def test_clipping_between_the_passes_matters(method: tuple[str, str, bool]) -> N
     assert off <= 1 if method[0] == "opencv" else off > 10
 
 
-def test_nearest_breaks_ties_as_each_library_does() -> None:
-    pytest.importorskip("cv2")
-    for method in [m for m in ALL if m[1].startswith("nearest")]:
-        for source, target in [(64, 224), (840, 1402), (1335, 300), (948, 815), (3, 1000), (7, 2)]:
-            scaler = Scaler(*method, (source, 1), (target, 1))
-            image = torch.arange(source, dtype=torch.float32).view(1, 1, -1, 1)
-            expected = scaler(image).flatten().long()
-            assert torch.equal(scaler.taps()[0].index.flatten(), expected), (method, source, target)
+@pytest.mark.parametrize("method", [m for m in ALL if m[1].startswith("nearest")], ids=str)
+def test_nearest_breaks_ties_as_each_library_does(method: tuple[str, str, bool]) -> None:
+    for source, target in [(64, 224), (840, 1402), (1335, 300), (948, 815), (3, 1000), (7, 2)]:
+        scaler = scaler_of(method, (source, 1), (target, 1))
+        image = torch.arange(source, dtype=torch.float32).view(1, 1, -1, 1)
+        expected = scaler(image).flatten().long()
+        assert torch.equal(scaler.taps()[0].index.flatten(), expected), (source, target)
 
 
 def test_coefficients_by_hand() -> None:
