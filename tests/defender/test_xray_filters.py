@@ -102,13 +102,13 @@ def test_peak_removal_leaves_flat_histograms_alone() -> None:
 @pytest.mark.parametrize("variant", ["original", "corrected"])
 def test_unsharp_agrees_with_scipy(variant: str) -> None:
     images = torch.rand(2, 3, 9, 8, generator=torch.Generator().manual_seed(0))
-    images[1] *= images[1] > 0.93  # on black, also the original's Gaussian leaves something
+    images[1] *= images[1] > 0.85  # on black, also the original's Gaussian leaves something
     rows, columns = np.mgrid[-2:3, -2:3]
     kernel = np.exp(-(rows**2 + columns**2) / 2)
     kernel = kernel / kernel.sum() if variant == "corrected" else kernel * (1 / 2 * math.pi)
     blurred = ndimage.correlate(images.double().numpy(), kernel[None, None], mode="reflect")
     expected = np.clip(2 * images.numpy() - blurred, 0, 1)
-    assert ((expected > 0) & (expected < 1)).sum() > 10
+    assert ((expected > 0) & (expected < 1)).sum() > 5
     made = Unsharp(variant)(images, seeds=cases.seeds(2))
     assert np.allclose(made.numpy(), expected, atol=1e-5)
 
