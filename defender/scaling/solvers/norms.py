@@ -49,8 +49,9 @@ def solve_l0(
         iterations: of the splitting, where blocks overlap.
 
     Returns:
-        (n, c, h, w) in [0, 1], not rounded. Where blocks overlap, the scaled image is within a
-        level of what epsilon allows if some image can be.
+        (n, c, h, w) in [0, 1], not rounded. Where blocks overlap, the scaled image is as near to
+        what epsilon allows as the iterations bring it: within a grey level for cubic and area,
+        within three for antialiased scalers, where no block has pixels of its own.
 
     Source: E. Quiring, D. Klein, D. Arp, M. Johns, K. Rieck, "Adversarial Preprocessing:
     Understanding and Preventing Image-Scaling Attacks in Machine Learning", 2020, USENIX Security,
