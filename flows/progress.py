@@ -9,9 +9,10 @@ from typing import Any
 from rich import progress as bars
 from rich.console import Console
 
+from tasks.plan import RULES
 from tasks.survey import Survey, Work
 
-KINDS = ("ingest", "attack", "detect", "purify", "score")
+KINDS = tuple(RULES)
 
 
 def in_words(seconds: float) -> str:

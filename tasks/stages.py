@@ -68,7 +68,7 @@ def target(chunk: Chunk) -> Made:
     found, rows = pool.read(chunk.index, chunk.rows["name"].to_pylist())
     made = []
     for picture, image in zip(found, chunk.images("images"), strict=True):
-        pixels = torch.from_numpy(like(picture, image.shape[0]))[None]
+        pixels = torch.tensor(like(picture, image.shape[0]))[None]
         made.append(pipeline.of(pixels)(pixels)[0].contiguous().numpy())
     return Made(made, rows.add_column(0, "id", pa.array(chunk.ids, pa.string())))
 
