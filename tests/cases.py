@@ -21,7 +21,20 @@ from defender.attacks import (
     ImageScaling,
     Square,
 )
-from defender.detectors import GradientMask
+from defender.detectors import (
+    CleanFilter,
+    ColourScattering,
+    DecamouflageFiltering,
+    DecamouflageScaling,
+    DecamouflageSteganalysis,
+    GradientMask,
+    HistogramCosine,
+    LatticeResidual,
+    PatchCleanFilter,
+    PeakDistance,
+    PeakSpectrum,
+    TargetedPatchCleanFilter,
+)
 from defender.models import Normalised
 from defender.norms import from_uint8
 from defender.objectives import Misclassify, ScaleTo
@@ -129,14 +142,30 @@ ATTACK_CASES: list[Any] = [
     Corruption("contrast", contrast=0.8),
 ]
 
+PIPELINE = Pipeline("opencv", "linear", target=(5, 5))
+SPARSE_PIPELINE = Pipeline("opencv", "nearest", target=(3, 4))
+
 DETECTOR_CASES: list[Any] = [
     GradientMask(MODEL),
     GradientMask(MODEL, k=0.5, label="own"),
     GradientMask(MODEL, label="reference"),
+    HistogramCosine(PIPELINE),
+    ColourScattering(SPARSE_PIPELINE),
+    DecamouflageScaling(PIPELINE),
+    DecamouflageScaling(SPARSE_PIPELINE, "ssim"),
+    DecamouflageFiltering(),
+    DecamouflageFiltering("maximum", 5, "ssim"),
+    DecamouflageSteganalysis(level=140, blur=3),
+    PeakSpectrum(SPARSE_PIPELINE, radius=1),
+    PeakDistance(PIPELINE),
+    PeakDistance(SPARSE_PIPELINE),
+    CleanFilter(PIPELINE),
+    CleanFilter(SPARSE_PIPELINE, "random", "ssim"),
+    PatchCleanFilter(PIPELINE),
+    TargetedPatchCleanFilter(SPARSE_PIPELINE),
+    LatticeResidual(PIPELINE),
+    LatticeResidual(SPARSE_PIPELINE, sigma=1.0),
 ]
-
-PIPELINE = Pipeline("opencv", "linear", target=(5, 5))
-SPARSE_PIPELINE = Pipeline("opencv", "nearest", target=(3, 4))
 
 PURIFIER_CASES: list[Any] = [
     SeparateCorrectCombine(MODEL, steps=8),

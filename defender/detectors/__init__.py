@@ -4,8 +4,44 @@ from __future__ import annotations
 
 from typing import Any
 
+from defender.detectors.clean_filter import (
+    CleanFilter,
+    PatchCleanFilter,
+    TargetedPatchCleanFilter,
+)
+from defender.detectors.decamouflage import DecamouflageFiltering, DecamouflageSteganalysis
+from defender.detectors.down_up import ColourScattering, DecamouflageScaling, HistogramCosine
 from defender.detectors.gradient_mask import GradientMask
+from defender.detectors.lattice_residual import LatticeResidual
+from defender.detectors.spectrum import PeakDistance, PeakSpectrum
 
-DETECTORS: dict[str, type[Any]] = {"GradientMask": GradientMask}
+DETECTORS: dict[str, type[Any]] = {
+    "GradientMask": GradientMask,
+    "HistogramCosine": HistogramCosine,
+    "ColourScattering": ColourScattering,
+    "DecamouflageScaling": DecamouflageScaling,
+    "DecamouflageFiltering": DecamouflageFiltering,
+    "DecamouflageSteganalysis": DecamouflageSteganalysis,
+    "PeakSpectrum": PeakSpectrum,
+    "PeakDistance": PeakDistance,
+    "CleanFilter": CleanFilter,
+    "PatchCleanFilter": PatchCleanFilter,
+    "TargetedPatchCleanFilter": TargetedPatchCleanFilter,
+    "LatticeResidual": LatticeResidual,
+}
 
-__all__ = ["DETECTORS", "GradientMask"]
+__all__ = [
+    "DETECTORS",
+    "CleanFilter",
+    "ColourScattering",
+    "DecamouflageFiltering",
+    "DecamouflageScaling",
+    "DecamouflageSteganalysis",
+    "GradientMask",
+    "HistogramCosine",
+    "LatticeResidual",
+    "PatchCleanFilter",
+    "PeakDistance",
+    "PeakSpectrum",
+    "TargetedPatchCleanFilter",
+]
