@@ -6,13 +6,13 @@ import math
 
 import torch
 from pytorch_msssim import ms_ssim as _ms_ssim
-from pytorch_msssim import ssim as _ssim
 from torch import Tensor
 
+from defender.metrics.structural import WINDOW as SSIM_WINDOW
+from defender.metrics.structural import structural_similarity
 from defender.types import Images, Scores
 
 LEGACY_OFFSET = 20 * math.log10(255)
-SSIM_WINDOW = 11
 MS_SSIM_SIDE = (SSIM_WINDOW - 1) * 2**4
 
 
@@ -97,10 +97,7 @@ def ssim(reference: Images, distorted: Images) -> Scores:
     _check(reference, distorted)
     if min(reference.shape[2:]) < SSIM_WINDOW or not len(reference):
         return _undefined(reference)
-    similarity: Scores = _ssim(
-        reference.double(), distorted.double(), data_range=1.0, size_average=False
-    )
-    return similarity
+    return structural_similarity(reference, distorted)
 
 
 def ms_ssim(reference: Images, distorted: Images) -> Scores:
