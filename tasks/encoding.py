@@ -33,6 +33,7 @@ class Picture:
         caption: class and confidence, or a figure.
         verdict: ``"right"`` or ``"wrong"`` where the caption names a class and the true one is
             known, otherwise empty.
+        note: a figure of the image, beneath the caption.
     """
 
     role: str
@@ -43,6 +44,7 @@ class Picture:
     crisp: bool
     caption: str = ""
     verdict: str = ""
+    note: str = ""
 
 
 def data_uri(pixels: Pixels, side: int, *, exact: bool = False) -> tuple[str, int, int]:
@@ -90,6 +92,7 @@ def picture(
     caption: str = "",
     verdict: str = "",
     exact: bool = False,
+    note: str = "",
 ) -> Picture:
     """A picture with its words.
 
@@ -101,13 +104,15 @@ def picture(
         caption: what stands under it.
         verdict: ``"right"``, ``"wrong"`` or empty.
         exact: as for :func:`data_uri`.
+        note: what stands beneath the caption.
     """
     uri, width, height = data_uri(pixels, side, exact=exact)
     alt = f"{role} of {subject}"
     if caption:
         alt += f", predicted {caption}" if verdict else f", {caption}"
+    alt += f", {note}" if note else ""
     crisp = max(width, height) <= CRISP
-    return Picture(role, alt, uri, width, height, crisp, caption, verdict)
+    return Picture(role, alt, uri, width, height, crisp, caption, verdict, note)
 
 
 def amplification(changes: Sequence[NDArray[np.int16]]) -> int:

@@ -21,6 +21,7 @@ from tasks.chunk import Chunk
 from tasks.encoding import change_of
 from tasks.plan import Node
 from tasks.survey import Survey
+from tasks.workbench import Workbench
 
 
 @dataclass
@@ -40,6 +41,7 @@ class Example:
         parts: masks, layers and result of the purifier by name, uint8.
         masks: names of those that are masks.
         said: class and confidence that the model has for layers.
+        hidden: the picture that the attack hid, at the size the model sees, if it hid one.
     """
 
     rank: str
@@ -54,6 +56,7 @@ class Example:
     parts: dict[str, NDArray[Any]] = field(default_factory=dict, repr=False)
     masks: set[str] = field(default_factory=set)
     said: dict[str, tuple[int, float]] = field(default_factory=dict)
+    hidden: Pixels | None = field(default=None, repr=False)
 
 
 def locate(state: Survey, index: int) -> tuple[int, int]:
@@ -84,6 +87,7 @@ def read_example(state: Survey, node: Node, place: int, index: int) -> Example:
     inputs = {role: state.done[(name, chunk)] for role, name in node.inputs.items()}
     whole = Chunk(state.bench, node, chunk, inputs, state.done[("ingest", chunk)])
     before = stored(f"attack/{node.attack}")
+    target = state.plan.nodes[f"attack/{node.attack}"].inputs.get("target")
     return Example(
         rank="",
         place=place + 1,
@@ -94,7 +98,23 @@ def read_example(state: Survey, node: Node, place: int, index: int) -> Example:
         before=before,
         after=stored(node.name) if node.kind == "purify" else before,
         seed=whole.seeds()[position],
+        hidden=None if target is None else stored(target),
     )
+
+
+def seen_by_model(bench: Workbench, pixels: Pixels) -> Pixels:
+    """What the model is shown of a stored image: what the pipeline's own library makes of it.
+
+    Args:
+        bench: of the run.
+        pixels: uint8 (c, h, w); one that has the model's size is shown as it is.
+    """
+    pipeline = bench.pipeline
+    if pipeline is None or pixels.shape[1:] == pipeline.target:
+        return pixels
+    image = torch.tensor(pixels)[None]
+    made: Pixels = pipeline.of(image)(image)[0].contiguous().numpy()
+    return made
 
 
 def compute_parts(state: Survey, node: Node, examples: Sequence[Example]) -> None:
@@ -114,7 +134,7 @@ def compute_parts(state: Survey, node: Node, examples: Sequence[Example]) -> Non
                 examples[position].parts[name] = array
                 if masked:
                     examples[position].masks.add(name)
-            silent = masked or not bench.has_model
+            silent = masked or not bench.has_model or bench.pipeline is not None
             if silent or name == "purified" or values.shape != images.shape:
                 continue
             with torch.no_grad():

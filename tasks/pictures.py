@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defender.metrics import METRICS
+from tasks.counted import attacks, counted
 from tasks.encoding import Picture, amplification, change_of, side_for
 from tasks.examples import compute_parts, drift, read_example
 from tasks.plan import Node
@@ -17,14 +18,25 @@ from tasks.survey import Survey
 
 ORDERS = (
     ("loss", "lower"),
+    ("target_psnr", "lower"),
+    ("scaled_psnr", "higher"),
     ("psnr", "higher"),
     ("ssim", "higher"),
     ("l2", "lower"),
     ("linf", "lower"),
     ("l2_moved", "lower"),
 )
-"""Columns by which images are ranked, the first that has values, and which end is best."""
-WORDS = {"psnr": "PSNR", "ssim": "SSIM", "l2": "L2", "linf": "L\u221e", "l2_moved": "L2 moved"}
+"""Columns by which images are ranked, the first that has values, and which end is best. What was
+hidden ranks attacked images only: a purified one that shows nothing at all is furthest from it."""
+WORDS = {
+    "target_psnr": "PSNR to hidden",
+    "scaled_psnr": "PSNR scaled",
+    "psnr": "PSNR",
+    "ssim": "SSIM",
+    "l2": "L2",
+    "linf": "L\u221e",
+    "l2_moved": "L2 moved",
+}
 """Names of these columns as they are printed."""
 ROOM = 2_000_000
 """Bytes of all pictures of a report together, about."""
@@ -97,14 +109,16 @@ def all_grids(state: Survey, columns: Columns, count: int) -> tuple[list[Grid], 
         count: images a grid, 0 for no grids; fewer are shown where there are very many grids.
 
     Returns:
-        The grids in the order of the plan, and how many more there would have been.
+        The grids of attacks in the order of the plan, and how many more there would have been.
     """
-    kind = "purify" if state.bench.spec.purifiers else "attack"
-    nodes = [node for node in state.plan if node.kind == kind and node.attack != "none"]
+    nodes: list[Node] = []
+    for attack in attacks(state):
+        purified = [n for n in state.plan if n.kind == "purify" and n.attack == attack.attack]
+        nodes += purified or [attack]
     if not count or not nodes:
         return [], 0
     count = max(1, min(count, ROOM // (len(nodes) * TYPICAL)))
-    side = side_for(ROOM, len(nodes) * count * 6)
+    side = side_for(ROOM, len(nodes) * count * (6 if state.bench.pipeline is None else 9))
     grids: list[Grid] = []
     used = 0
     for node in nodes:
@@ -128,7 +142,7 @@ def example_grid(
         side: longest side in pixels of pictures that are too large to be shown whole.
     """
     score = f"score/{node.attack}/{node.purifier}"
-    order, ranked = _ranking(columns, score)
+    order, ranked = ranking(columns, node)
     examples = [
         read_example(state, node, place, int(ranked[place]))
         for place in _places(len(ranked), count)
@@ -169,19 +183,22 @@ def figure(name: str, value: float) -> str:
     return f"{WORDS.get(name, name)} {text} {unit}".rstrip()
 
 
-def _ranking(columns: Columns, score: str) -> tuple[str, NDArray[np.int64]]:
-    """The column that ranks the images, and their positions from best to worst."""
+def ranking(columns: Columns, node: Node) -> tuple[str, NDArray[np.int64]]:
+    """The column that ranks attacked or purified images, and positions from best to worst."""
+    score = f"score/{node.attack}/{node.purifier}"
     known = columns.table(score).schema.names
+    among = counted(columns)
     for name, better in ORDERS:
-        if name not in known:
+        if name not in known or (name == "target_psnr" and node.kind == "purify"):
             continue
         values = columns.column(score, name).astype(np.float64)
-        usable = np.flatnonzero(~np.isnan(values))
+        usable = np.flatnonzero(~np.isnan(values) & among)
         if len(usable):
             signed = values[usable] if better == "lower" else -values[usable]
             return name, usable[np.argsort(signed, kind="stable")]
     confidence = columns.column(score, "confidence").astype(np.float64)
-    return "confidence", np.argsort(-confidence, kind="stable")
+    usable = np.flatnonzero(among)
+    return "confidence", usable[np.argsort(-confidence[usable], kind="stable")]
 
 
 def _places(total: int, count: int) -> list[int]:

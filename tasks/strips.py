@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from storage.images import Pixels
 from tasks.encoding import Picture, amplified, change_of, picture
-from tasks.examples import Example
+from tasks.examples import Example, seen_by_model
 from tasks.plan import Node
 from tasks.summary import Columns
 from tasks.survey import Survey
@@ -37,45 +39,114 @@ def pictures_of(
         factor: amplification of the difference.
         side: longest side in pixels of pictures that are too large to be shown whole.
     """
-    subject = str(columns.table("ingest").column("name")[example.index].as_py())
-    label = int(columns.column("ingest", "label")[example.index])
+    row = _Row(state, columns, example, side)
+    attacked, purified = f"score/{node.attack}/none", f"score/{node.attack}/{node.purifier}"
+    role = "combined" if "corrected" in example.parts else "purified"
+    row.answered("original", example.clean, "score/none/none")
+    if state.bench.pipeline is None:
+        row.answered("attacked", example.before, attacked)
+        row.change(factor)
+        row.parts(answered=state.bench.has_model)
+        if node.kind == "purify":
+            row.answered(role, example.after, purified)
+        return row.pictures
+    row.compared("attacked", example.before, attacked)
+    row.change(factor)
+    row.seen("model sees", example.before, attacked, "target_psnr")
+    row.hidden(node.attack)
+    row.parts(answered=False)
+    if node.kind == "purify" and state.bench.purifiers[node.position].keeps_size:
+        row.compared(role, example.after, purified)
+        row.seen("model sees", example.after, purified, "scaled_psnr")
+    elif node.kind == "purify":
+        row.seen(f"{role}, as seen", example.after, purified, "scaled_psnr")
+    return row.pictures
 
-    def seen(role: str, pixels: Pixels, prediction: int, confidence: float) -> Picture:
-        caption = f"{class_name(state, prediction)}, {100 * confidence:.0f}\u00a0%"
-        verdict = "" if label < 0 else "right" if prediction == label else "wrong"
-        return picture(role, pixels, side, subject=subject, caption=caption, verdict=verdict)
 
-    def scored(role: str, pixels: Pixels, attack: str, purifier: str) -> Picture:
-        if not state.bench.has_model:
-            return picture(role, pixels, side, subject=subject)
-        name = f"score/{attack}/{purifier}"
-        prediction = int(columns.column(name, "prediction")[example.index])
-        confidence = float(columns.column(name, "confidence")[example.index])
-        return seen(role, pixels, prediction, confidence)
+class _Row:
+    """Collects the pictures of an image."""
 
-    shown = [
-        scored("original", example.clean, "none", "none"),
-        scored("attacked", example.before, node.attack, "none"),
-    ]
-    if example.clean.shape == example.before.shape:
-        change = change_of(example.clean, example.before)
-        largest = int(np.abs(change).max(initial=0))
-        caption = f"at most {largest}/255"
-        pixels = amplified(change, factor)
-        role = f"difference \u00d7 {factor}"
-        shown.append(picture(role, pixels, side, subject=subject, caption=caption))
-    for name, pixels in example.parts.items():
-        if name == "purified":
-            continue
-        role = name.replace("_", " ")
-        if name in example.said:
-            shown.append(seen(role, pixels, *example.said[name]))
-        elif name in example.masks:
-            share = f"{100 * float((pixels > 0).mean()):.0f}\u00a0% of values"
-            shown.append(picture(role, pixels, side, subject=subject, caption=share, exact=True))
+    def __init__(self, state: Survey, columns: Columns, example: Example, side: int) -> None:
+        self.state = state
+        self.columns = columns
+        self.example = example
+        self.side = side
+        self.subject = str(columns.table("ingest").column("name")[example.index].as_py())
+        self.label = int(columns.column("ingest", "label")[example.index])
+        self.pictures: list[Picture] = []
+
+    def answered(self, role: str, pixels: Pixels, score: str, note: str = "") -> None:
+        """With what the model said of it when it was scored, where there is a model."""
+        if self.state.bench.has_model:
+            prediction = int(self._values(score, "prediction")[self.example.index])
+            confidence = float(self._values(score, "confidence")[self.example.index])
+            self._said(role, pixels, prediction, confidence, note)
         else:
-            shown.append(picture(role, pixels, side, subject=subject))
-    if node.kind == "purify":
-        role = "combined" if "corrected" in example.parts else "purified"
-        shown.append(scored(role, example.after, node.attack, node.purifier))
-    return shown
+            self._add(role, pixels, note=note)
+
+    def compared(self, role: str, pixels: Pixels, score: str) -> None:
+        """With how close it is to the original."""
+        self._add(role, pixels, note=self._decibels(score, "psnr"))
+
+    def change(self, factor: int) -> None:
+        """What the attack changed, where it kept the size."""
+        if self.example.clean.shape != self.example.before.shape:
+            return
+        change = change_of(self.example.clean, self.example.before)
+        largest = int(np.abs(change).max(initial=0))
+        role = f"difference \u00d7 {factor}"
+        self._add(role, amplified(change, factor), caption=f"at most {largest}/255")
+
+    def seen(self, role: str, pixels: Pixels, score: str, column: str) -> None:
+        """What the pipeline makes of it, and how close that is to the picture of a column."""
+        note = self._decibels(score, column) or self._decibels(score, "scaled_psnr")
+        self.answered(role, seen_by_model(self.state.bench, pixels), score, note)
+
+    def hidden(self, attack: str) -> None:
+        """The picture that the attack hid, if it hid one, with what the model says of it."""
+        if self.example.hidden is None:
+            return
+        node, index = self.state.plan.nodes[f"attack/{attack}"], self.example.index
+        caption = note = ""
+        if self.state.bench.has_model:
+            said = self._values(f"score/{attack}/none", "target_prediction")[index]
+            caption = class_name(self.state, int(said))
+        pool = self.state.bench.targets[node.position]
+        label = int(self._values(node.inputs["target"], "target_label")[index])
+        if label >= 0 and pool is not None and pool.pool is self.state.bench.dataset:
+            note = f"truly {class_name(self.state, label)}"
+        self._add("hidden picture", self.example.hidden, caption=caption, note=note)
+
+    def parts(self, *, answered: bool) -> None:
+        """Masks and layers of the purifier."""
+        for name, pixels in self.example.parts.items():
+            if name == "purified":
+                continue
+            role = name.replace("_", " ")
+            if answered and name in self.example.said:
+                self._said(role, pixels, *self.example.said[name])
+            elif name in self.example.masks:
+                share = f"{100 * float((pixels > 0).mean()):.0f}\u00a0% of values"
+                self._add(role, pixels, caption=share, exact=True)
+            else:
+                self._add(role, pixels)
+
+    def _values(self, score: str, column: str) -> Any:
+        return self.columns.column(score, column)
+
+    def _decibels(self, score: str, column: str) -> str:
+        if column not in self.columns.table(score).schema.names:
+            return ""
+        value = float(self._values(score, column)[self.example.index])
+        to = "hidden" if column == "target_psnr" else "original"
+        return "" if np.isnan(value) else f"{value:.1f}\u00a0dB to {to}"
+
+    def _said(
+        self, role: str, pixels: Pixels, prediction: int, confidence: float, note: str = ""
+    ) -> None:
+        caption = f"{class_name(self.state, prediction)}, {100 * confidence:.0f}\u00a0%"
+        verdict = "" if self.label < 0 else "right" if prediction == self.label else "wrong"
+        self._add(role, pixels, caption=caption, verdict=verdict, note=note)
+
+    def _add(self, role: str, pixels: Pixels, **words: Any) -> None:
+        self.pictures.append(picture(role, pixels, self.side, subject=self.subject, **words))
