@@ -164,7 +164,7 @@ DETECTOR_CASES: list[Any] = [
     PatchCleanFilter(PIPELINE),
     TargetedPatchCleanFilter(SPARSE_PIPELINE),
     LatticeResidual(PIPELINE),
-    LatticeResidual(SPARSE_PIPELINE, sigma=1.0),
+    LatticeResidual(SPARSE_PIPELINE, sigma=1.0, sides="both"),
 ]
 
 PURIFIER_CASES: list[Any] = [

@@ -22,7 +22,6 @@ _FLOOR = 1e-5
 """Added to mean residuals, so that those of flat images, rounding errors, are all alike."""
 
 _SLACK = 0.01
-_STANDS_OUT = 2.0
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,10 @@ class LatticeResidual(ImageScore):
     Args:
         pipeline: how the model's pipeline resizes.
         sigma: standard deviation of the Gaussian blur.
+        sides: ``"above"``, or ``"both"``: the size of the interaction whatever its sign. An attack
+            that changes the surroundings too, so as to pass a median filter, leaves the considered
+            pixels smoother than theirs; so does enlarging a benign image by the pipeline's own
+            ratio.
 
     Source: none, ours.
     Differs: none.
@@ -65,6 +68,11 @@ class LatticeResidual(ImageScore):
     sigma: float = parameter(
         1.5, doc="standard deviation of the blur", low=0, open_low=True, unit="pixels"
     )
+    sides: str = parameter(
+        "above",
+        doc="whether considered pixels are suspicious if rougher, or if smoother too",
+        choices=("above", "both"),
+    )
 
     def score(self, images: Images, seeds: Seeds) -> Scores:
         """Interaction (n,), natural logarithm of a ratio of ratios."""
@@ -75,17 +83,18 @@ class LatticeResidual(ImageScore):
         # (n, c, shifts across, pixels across, shifts down, pixels down)
         gathered = down(across(residual).movedim(2, -1))
         levels = (gathered.abs().mean(dim=(1, 3, 5)) + _FLOOR).double().log()
-        return _interaction(levels)
+        interaction = _interaction(levels)
+        return interaction.abs() if self.sides == "both" else interaction
 
     def where(self, images: Images, seeds: Seeds) -> Tensor | None:
-        """Considered values whose residual is above twice the mean of that of the other values."""
+        """Considered values whose residual is larger than the others' is on average."""
         residual = self._residual(images)
         mask = considered_mask(self.pipeline.of(images), "weighted").to(images.device)
         if residual is None or mask.all():
             return torch.zeros_like(images, dtype=torch.bool)
         size = residual.abs()
         usual = size[:, :, ~mask].mean(dim=(1, 2)).view(-1, 1, 1, 1)
-        return (size > _STANDS_OUT * usual) & mask
+        return (size > usual) & mask
 
     def _residual(self, images: Images) -> Tensor | None:
         reach = max(1, math.ceil(3 * self.sigma))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from defender.attacks import ImageScaling
+from defender.attacks import AdaptiveScaling, ImageScaling
 from defender.detectors import LatticeResidual
 from defender.norms import from_uint8
 from defender.objectives import ScaleTo
@@ -138,6 +138,20 @@ def test_one_changed_considered_pixel_in_a_block_raises_the_score() -> None:
     assert (score(pipeline, considered) > benign + 0.3).all()
     # the same change on one of the shifted lattices is spread over 9 of them and is no sign
     assert (score(pipeline, beside) < benign + 0.3).all()
+
+
+def test_hiding_from_a_median_makes_the_considered_pixels_smoother() -> None:
+    pipeline = Pipeline("opencv", "nearest", target=(28, 28))
+    images = pictures(6)
+    seeds = torch.arange(6)
+    targets = from_uint8(pipeline.of(images)((pictures(6, seed=7) * 255).round().byte()))
+    hidden = AdaptiveScaling(against="median")(
+        images, ScaleTo(pipeline.of(images), targets), seeds=seeds
+    )
+    both = LatticeResidual(pipeline, sides="both")
+    assert score(pipeline, hidden).max() < score(pipeline, images).min()
+    assert both(hidden, seeds=seeds).min() > both(images, seeds=seeds).max()
+    assert torch.equal(both(images, seeds=seeds), score(pipeline, images).abs())
 
 
 def test_an_image_that_is_larger_along_one_axis_has_a_score() -> None:
