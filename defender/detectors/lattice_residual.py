@@ -47,7 +47,8 @@ class LatticeResidual(ImageScore):
     Output pixels at the border whose lattice would leave the image are left out. The score is 0 for
     flat images, where the image is larger than the target along neither axis, and for images
     no larger than the reach of the blur; where it is larger along one axis, it is
-    ``log E(0) - mean_a log E(a)`` of that axis.
+    ``log E(0) - mean_a log E(a)`` of that axis. A ratio below 2 leaves no shift that does not
+    overlap, and antialiased and area scaling consider all pixels alike: the score says little there.
 
     Args:
         pipeline: how the model's pipeline resizes.
