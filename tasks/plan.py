@@ -105,10 +105,11 @@ class Plan:
             inputs = {"images": "ingest"}
             if bench.targets[position] is not None:
                 inputs["target"] = self._add_targets(bench, position, label)
+            asks = "target" not in inputs and bench.attacks[position].threat != "none"
             config = self._stage(
                 "attack",
                 bench.attacks[position],
-                model=repr(bench.model) if bench.has_model and "target" not in inputs else None,
+                model=repr(bench.model) if bench.has_model and asks else None,
                 target=spec.target,
                 draws=spec.draws,
                 **through,
