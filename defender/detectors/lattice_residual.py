@@ -48,7 +48,7 @@ class LatticeResidual(ImageScore):
     flat images, where the image is larger than the target along neither axis, and for images
     no larger than the reach of the blur; where it is larger along one axis, it is
     ``log E(0) - mean_a log E(a)`` of that axis. A ratio below 2 leaves no shift that does not
-    overlap, and antialiased and area scaling consider all pixels alike: the score says little there.
+    overlap, and antialiased and area scaling consider all pixels alike: there it says little.
 
     Args:
         pipeline: how the model's pipeline resizes.
