@@ -20,6 +20,7 @@ from flows.command import (
     guarded,
     print_json,
 )
+from flows.scan_commands import calibrate, scan
 
 app = typer.Typer(
     help="Attack, detect, purify and score whole image datasets; killable and resumable.",
@@ -187,6 +188,8 @@ def train(
 
 
 app.command()(audit_resize)
+app.command()(scan)
+app.command()(calibrate)
 
 
 @app.command(name="list")

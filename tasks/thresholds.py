@@ -30,6 +30,7 @@ class Threshold:
         joint: rate at which ``least`` or more of all detectors of the file together flag a
             benign image, at most; None where each was set by itself.
         least: see ``joint``.
+        sizes: smallest and largest height and width of the images; None where not noted.
     """
 
     label: str
@@ -43,6 +44,7 @@ class Threshold:
     settings: dict[str, Any] = field(default_factory=dict)
     joint: float | None = None
     least: int = 1
+    sizes: list[list[int]] | None = None
 
 
 def write_thresholds(path: Path, thresholds: list[Threshold]) -> None:

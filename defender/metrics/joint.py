@@ -32,8 +32,8 @@ def joint_thresholds(benign_scores: ArrayLike, fpr: float, least: int = 1) -> Jo
     All detectors take their r-th largest benign score, with the largest r at which the rate holds.
     It holds for any dependence between the detectors, provided that the new image and the benign
     ones come in no particular order. For one detector this is split conformal prediction; for
-    several it is never stricter than an equal share of the rate for each (Bonferroni), and the
-    less so the more the detectors flag the same images.
+    several, with ``least`` 1, it is never stricter than an equal share of the rate for each
+    (Bonferroni), and the less so the more the detectors flag the same images.
 
     An image's place is the ``least``-th smallest of its ranks among all images, the new one
     included; the share of images whose place is not behind that of the new image is a p-value.
@@ -80,10 +80,11 @@ def _places(scores: NDArray[np.float64], least: int) -> NDArray[np.float64]:
     Ties count as ranked before. A new image that a detector flags pushes the others back by one
     there; with ``least`` 1 it does so for one detector at least.
     """
-    ranks = stats.rankdata(-scores, method="max", axis=0).astype(np.float64)
+    ranks: NDArray[np.float64] = stats.rankdata(-scores, method="max", axis=0).astype(np.float64)
     if least > 1:
         return np.sort(ranks, axis=1)[:, least - 1 : least]
     pushed = np.repeat(ranks[:, :, None], ranks.shape[1], axis=2)
     which = np.arange(ranks.shape[1])
     pushed[:, which, which] += 1
-    return pushed.min(axis=1)
+    smallest: NDArray[np.float64] = pushed.min(axis=1)
+    return smallest
