@@ -17,6 +17,7 @@ from defender.attacks import ATTACKS
 from defender.detectors import DETECTORS
 from defender.metrics import METRICS
 from defender.purifiers import PURIFIERS
+from defender.scaling import Pipeline
 from flows.cli import DEFAULT_STORE, Exit, app
 from storage.sources import SOURCES
 from tasks import specs
@@ -41,6 +42,8 @@ BASE = {
     "dataset": {"kind": "builtin:shapes"},
     "model": {"name": "shapes-cnn"},
 }
+
+PIPELINE = Pipeline(target=(8, 8))
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 
@@ -142,7 +145,7 @@ def check_spec(spec: Spec) -> None:
     }
     for kind, registry in registries.items():
         for position, entry in enumerate(getattr(spec, kind)):
-            build(registry, entry, f"{kind}[{position}]", model=MODEL)
+            build(registry, entry, f"{kind}[{position}]", model=MODEL, pipeline=PIPELINE)
     for attack in spec.attacks:
         if attack.through is not None:
             bench.purifier_position(attack.through)
@@ -189,6 +192,7 @@ def test_every_field_of_a_specification_is_described() -> None:
         "The whole": specs.Spec,
         "`dataset`": specs.DatasetSpec,
         "`model`": specs.ModelSpec,
+        "`pipeline`": specs.PipelineSpec,
         "`attacks`": specs.AttackSpec,
         "`detectors`": specs.DetectorSpec,
         "`purifiers`": specs.AlgorithmSpec,
