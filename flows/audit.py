@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from flows.command import JsonOption, guarded, print_json
-from flows.terminal import _wide
+from flows.terminal import wide_console
 from tasks.errors import SpecError
 
 LONGEST = 32768
@@ -139,7 +139,7 @@ def _print_audit(found: dict[str, Any]) -> None:
     shown.add_row("pixels considered, by weight", f"{100 * found['effective_fraction']:.1f} %")
     shown.add_row("verdict", _coloured(found, found["verdict"]))
     shown.add_row("advice", found["advice"])
-    _wide().print(shown)
+    wide_console().print(shown)
 
 
 def _print_table(rows: list[list[dict[str, Any]]]) -> None:
@@ -152,6 +152,6 @@ def _print_table(rows: list[list[dict[str, Any]]]) -> None:
     for row in rows:
         gains = [_coloured(one, f"{one['hiding_gain']:.1f}") for one in row]
         shown.add_row(_name(row[0]), *gains)
-    console = _wide()
+    console = wide_console()
     console.print(shown)
     console.print("below 0.5: safe in general; below 5: safe for unrelated pairs; above: open")

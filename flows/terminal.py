@@ -2,55 +2,80 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-SHOWN = ("accuracy", "attack_success", "label_recovery", "psnr", "ssim", "roc_auc")
+SHOWN = ("accuracy", "balanced_accuracy", "attack_success", "label_recovery", "o1", "o2")
+SHOWN += ("scaled_psnr", "psnr", "ssim")
+DETECTION = ("false_positive_rate", "true_positive_rate", "roc_auc", "tpr_at_fpr_0.01")
+PARTS = (
+    ("", ("attack", "purifier", "knowledge"), SHOWN, ("none",)),
+    ("detectors", ("detector", "attack", "knowledge"), DETECTION, ("observe",)),
+    (
+        "policies",
+        ("attack", "detector", "policy", "purifier", "knowledge"),
+        SHOWN,
+        ("reject", "purify-if-flagged"),
+    ),
+)
+"""Title, columns, metrics and policies of each table of a score card."""
 
 
 def _value(row: dict[str, Any]) -> str:
     if row["value"] is None:
         return "-"
-    if row["metric"] in ("psnr", "psnr_legacy"):
+    if "psnr" in row["metric"]:
         return f"{row['value']:.2f}"
     return f"{row['value']:.4f}"
 
 
-def _wide() -> Console:
+def wide_console() -> Console:
     """A console that is wide enough for a table where there is no terminal to be too narrow."""
     console = Console()
     return console if console.is_terminal else Console(width=160)
 
 
 def print_scorecard(summary: dict[str, Any]) -> None:
-    """Print one line a combination; reference methods stand in a table of their own."""
-    console = _wide()
-    combinations: dict[tuple[str, ...], dict[str, str]] = {}
-    for row in summary["rows"]:
-        where = tuple(
-            row[name] for name in ("attack", "detector", "policy", "purifier", "knowledge")
-        )
-        combinations.setdefault(where, {})[row["metric"]] = _value(row)
-    metrics = [m for m in SHOWN if any(m in values for values in combinations.values())]
+    """Print one line a combination; reference methods stand in tables of their own."""
+    console = wide_console()
+    console.print(f"[bold]{summary['name']}[/bold]: {summary['dataset']['images']} images")
     for reference in (False, True):
-        rows = [(k, v) for k, v in combinations.items() if (k[4] == "reference") == reference]
-        if not rows:
-            continue
-        title = f"{summary['name']}: {summary['dataset']['images']} images"
-        if reference:
-            title = "given the clean original (not deployable, never ranked with the others)"
-        table = Table(title=title, title_justify="left")
-        for name in ("attack", "detector", "policy", "purifier", "knowledge"):
-            table.add_column(name, overflow="fold")
-        for metric in metrics:
-            table.add_column(metric, justify="right", overflow="fold")
-        for where, values in rows:
-            table.add_row(*where, *(values.get(metric, "") for metric in metrics))
-        console.print(table)
+        rows = [row for row in summary["rows"] if (row["knowledge"] == "reference") == reference]
+        if reference and rows:
+            console.print("given the clean original (not deployable, never ranked with the others)")
+        for title, columns, metrics, policies in PARTS:
+            chosen = [row for row in rows if row["policy"] in policies]
+            _print_part(console, title, columns, metrics, chosen)
     if summary["dataset"]["rejected"]:
         console.print(f"{summary['dataset']['rejected']} source items rejected: rejected.parquet")
+
+
+def _print_part(
+    console: Console,
+    title: str,
+    columns: Sequence[str],
+    shown: Sequence[str],
+    rows: Sequence[dict[str, Any]],
+) -> None:
+    """Print one table, without the metrics that none of its lines has."""
+    lines: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in rows:
+        where = tuple(row[name] for name in columns)
+        lines.setdefault(where, {})[row["metric"]] = _value(row)
+    metrics = [name for name in shown if any(name in values for values in lines.values())]
+    if not metrics:
+        return
+    table = Table(title=title or None, title_justify="left")
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for metric in metrics:
+        table.add_column(metric, justify="right", overflow="fold")
+    for where, values in lines.items():
+        table.add_row(*where, *(values.get(metric, "") for metric in metrics))
+    console.print(table)
 
 
 def print_status(state: dict[str, Any]) -> None:
@@ -63,13 +88,13 @@ def print_status(state: dict[str, Any]) -> None:
         table.add_row(stage["stage"], str(stage["done"]), str(stage["total"]))
     table.add_section()
     table.add_row("all", str(state["done"]), str(state["total"]))
-    _wide().print(table)
+    wide_console().print(table)
     print("finished" if state["finished"] else "not finished")
 
 
 def print_listing(what: str, listed: list[dict[str, Any]]) -> None:
     """Print every entry of a listing with its parameters."""
-    console = _wide()
+    console = wide_console()
     for entry in listed:
         traits = ", ".join(
             f"{name}: {entry[name]}"

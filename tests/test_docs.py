@@ -173,7 +173,7 @@ def check_content(content: Any, source: str, folder: Path) -> None:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_examples_are_valid(path: Path, tmp_path: Path) -> None:
     content = yaml.safe_load(path.read_text())
-    assert {"name", "dataset", "model"} <= set(content)
+    assert {"name", "dataset"} <= set(content)
     check_content(content, path.name, tmp_path)
 
 
