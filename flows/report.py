@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from defender.scaling.audit import SAFE, UNRELATED
+from flows.bars import bar_groups
+from flows.resize import sentence, view
+from flows.scaling_verdict import scaling_verdict
 from flows.scorecard import (
     POLICIES,
     TITLES,
-    bar_groups,
     count,
     deployable,
     detector_table,
@@ -22,9 +26,13 @@ from flows.scorecard import (
     told,
 )
 from flows.verdict import caveat, threats, verdict
+from tasks.drawing import Plot
 from tasks.figures import plots
+from tasks.histograms import histograms
 from tasks.outputs import rejected_rows
 from tasks.pictures import all_grids
+from tasks.resize_facts import resize_facts
+from tasks.roc import attack_rocs
 from tasks.summary import Columns
 from tasks.survey import Survey
 
@@ -32,10 +40,14 @@ LISTED = 50
 """Rejected files that the page names."""
 
 CONTENTS = (
+    ("attacks", ("attacked",), "Attack by attack"),
     ("overview", ("bars",), "At a glance"),
+    ("resize", ("resize",), "Resize"),
     ("scores", ("scores", "scores_told"), "Score card"),
     ("detectors", ("detectors", "detectors_told"), "Detectors"),
+    ("roc", ("rocs",), "ROC curves"),
     ("policies", ("policies", "policies_told"), "Policies"),
+    ("levels", ("levels",), "Grey levels"),
     ("distributions", ("plots",), "Distributions"),
     ("examples", ("grids",), "Examples"),
     ("rejected", ("rejected",), "Rejected files"),
@@ -63,9 +75,16 @@ def render(state: Survey, summary: dict[str, Any], columns: Columns) -> str:
     grids, omitted = all_grids(state, columns, summary["spec"]["examples"])
     metric, bars = bar_groups(rows)
     rejected = rejected_rows(state)
+    resize = resize_facts(state, columns)
+    said: list[str] = verdict(rows)
+    attacked = None
+    if resize is not None:
+        said, attacked = scaling_verdict(rows, summary["thresholds"], sentence(resize))
+    drawn, left_out = plots(state, columns, summary["thresholds"])
     context = dict(
         summary=summary,
-        verdict=verdict(rows),
+        verdict=said,
+        attacked=attacked,
         caveat=caveat(rows),
         threats=threats(rows),
         bars=bars,
@@ -79,10 +98,13 @@ def render(state: Survey, summary: dict[str, Any], columns: Columns) -> str:
         policies_told=policy_table(told(rows)),
         has_psnr=any(row["metric"].startswith("psnr") for row in rows),
         policy_meanings=_policies(rows),
-        plots=[
-            {"title": plot.title, "alt": plot.alt, "svg": Markup(plot.svg)}
-            for plot in plots(state, columns, summary["thresholds"])
-        ],
+        resize=resize and view(resize),
+        safe=SAFE,
+        unrelated=UNRELATED,
+        rocs=_inline([] if resize is None else attack_rocs(state, columns)),
+        levels=_inline(histograms(state, columns)),
+        plots=_inline(drawn),
+        plots_left=left_out,
         grids=grids,
         omitted=omitted,
         reduced=any(not p.crisp for grid in grids for strip in grid.strips for p in strip.pictures),
@@ -116,6 +138,10 @@ def breakable(text: str) -> Markup:
 
 def _any(context: dict[str, Any], names: tuple[str, ...]) -> bool:
     return any(bool(context[name]) for name in names)
+
+
+def _inline(made: Sequence[Plot]) -> list[dict[str, Any]]:
+    return [{"title": plot.title, "alt": plot.alt, "svg": Markup(plot.svg)} for plot in made]
 
 
 def _policies(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:

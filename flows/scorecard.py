@@ -66,6 +66,8 @@ DETECTION = {
         "lower",
     ),
 }
+RANKED = ("accuracy", "scaled_psnr")
+"""The figure by which purifiers are ranked: the first that the run measured."""
 POLICIES = {
     "reject": "reject what is flagged; a rejected image counts as not correct",
     "purify-if-flagged": "purify what is flagged, pass the rest on",
@@ -83,13 +85,14 @@ class Cell:
 
 @dataclass
 class Line:
-    """One row of a table."""
+    """One row of a table; a heading stands above the first row of a group."""
 
     label: str
     note: str = ""
     n: int = 0
     best: bool = False
     cells: list[Cell | None] = field(default_factory=list)
+    heading: str = ""
 
 
 @dataclass
@@ -108,28 +111,6 @@ class Table:
     first: str
     headings: list[tuple[str, str]]
     sections: list[Section]
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A share with its interval, as percentages."""
-
-    label: str
-    value: float
-    low: float
-    high: float
-    text: str
-    interval: str
-    kind: str
-
-
-@dataclass(frozen=True)
-class Bars:
-    """The bars of one attack; those of methods given the clean original stand apart."""
-
-    title: str
-    bars: list[Bar] = field(default_factory=list)
-    told: list[Bar] = field(default_factory=list)
 
 
 def number(metric: str, value: float | None) -> str:
@@ -157,8 +138,15 @@ def count(value: int) -> str:
 
 
 def attack_title(attack: str, threat: str) -> str:
-    """Heading of an attack."""
-    return "No attack" if attack == "none" else f"{attack} · {threat}"
+    """Heading of an attack, or of a change that is none."""
+    if attack == "none":
+        return "No attack"
+    return f"{attack} · {'harmless change' if threat == 'none' else threat}"
+
+
+def harmless(row: Row) -> bool:
+    """Whether a row is of images that were changed without any harm being meant."""
+    return bool(row["attack"] != "none" and row["threat"] == "none")
 
 
 def purifier_title(purifier: str) -> str:
@@ -181,7 +169,8 @@ def score_table(rows: Sequence[Row], *, ranked: bool) -> Table | None:
 
     Args:
         rows: of a summary.
-        ranked: mark the purifier with the best accuracy under each attack.
+        ranked: mark the purifier with the best accuracy under each attack; without a model, the
+            one that brings what the model would see closest to the original.
     """
     chosen = [row for row in rows if row["policy"] == "none"]
     table = _table(
@@ -191,15 +180,18 @@ def score_table(rows: Sequence[Row], *, ranked: bool) -> Table | None:
         line=lambda row: (purifier_title(row["purifier"]), row["knowledge"]),
     )
     if table is not None and ranked:
+        calm = {attack_title(r["attack"], r["threat"]) for r in chosen if r["threat"] == "none"}
         for section in table.sections:
-            _mark(section, [name for name, _ in table.headings])
+            if section.title not in calm:
+                _mark(section, [name for name, _ in table.headings])
     return table
 
 
 def _mark(section: Section, metrics: list[str]) -> None:
-    if section.title == "No attack" or "accuracy" not in metrics or len(section.lines) < 2:
+    metric = next((name for name in RANKED if name in metrics), None)
+    if metric is None or len(section.lines) < 2:
         return
-    position = metrics.index("accuracy")
+    position = metrics.index(metric)
 
     def value(line: Line) -> float:
         cell = line.cells[position]
@@ -213,9 +205,13 @@ def _mark(section: Section, metrics: list[str]) -> None:
 
 
 def detector_table(rows: Sequence[Row], thresholds: dict[str, float | None]) -> Table | None:
-    """Detectors as sections, attacks as rows."""
+    """Detectors as sections, attacks as rows, and below them harmless changes."""
     observed = [row for row in rows if row["policy"] == "observe"]
-    false = {row["detector"]: row for row in observed if row["metric"] == "false_positive_rate"}
+    false = {
+        row["detector"]: row
+        for row in observed
+        if row["metric"] == "false_positive_rate" and row["attack"] == "none"
+    }
 
     def section(row: Row) -> tuple[str, str]:
         name = row["detector"]
@@ -232,12 +228,21 @@ def detector_table(rows: Sequence[Row], thresholds: dict[str, float | None]) -> 
             note += f" of {count(found['n'])} held-out clean images"
         return f"{name} · {row['knowledge']}", note
 
-    attacked = [row for row in observed if row["metric"] != "false_positive_rate"]
+    def line(row: Row) -> tuple[str, str]:
+        title = attack_title(row["attack"], row["threat"])
+        return row["attack"] if harmless(row) else title, ""
+
+    def known(row: Row) -> Row:
+        lacks = row["metric"] == "true_positive_rate" and thresholds.get(row["detector"]) is None
+        return {**row, "value": None, "ci_low": None, "ci_high": None} if lacks else row
+
+    changed = [known(row) for row in observed if row["attack"] != "none"]
     return _table(
-        attacked or observed,
+        sorted(changed, key=harmless) or observed,
         "Attack",
         section=section,
-        line=lambda row: (attack_title(row["attack"], row["threat"]), ""),
+        line=line,
+        group=lambda row: "Harmless changes" if harmless(row) else "",
     )
 
 
@@ -261,27 +266,38 @@ def _table(
     *,
     section: Callable[[Row], tuple[str, str]],
     line: Callable[[Row], tuple[str, str]],
+    group: Callable[[Row], str] = lambda _: "",
 ) -> Table | None:
     if not rows:
         return None
     metrics = list(dict.fromkeys(row["metric"] for row in rows))
     order = [name for name in TITLES if name in metrics]
     metrics = order + [name for name in metrics if name not in order]
-    sections: dict[tuple[str, str], dict[tuple[str, str], dict[str, Row]]] = {}
+    sections: dict[tuple[str, str], dict[tuple[str, str, str], dict[str, Row]]] = {}
     for row in rows:
         lines = sections.setdefault(section(row), {})
-        lines.setdefault(line(row), {})[row["metric"]] = row
+        lines.setdefault((group(row), *line(row)), {})[row["metric"]] = row
     return Table(
         first,
         [(name, TITLES.get(name, name)) for name in metrics],
         [
-            Section(title, note, [_line(key, found, metrics) for key, found in lines.items()])
+            Section(title, note, _headed(lines, metrics))
             for (title, note), lines in sections.items()
         ],
     )
 
 
-def _line(key: tuple[str, str], found: dict[str, Row], metrics: list[str]) -> Line:
+def _headed(lines: dict[tuple[str, str, str], dict[str, Row]], metrics: list[str]) -> list[Line]:
+    """The rows of a section; the first of each group bears the group's name."""
+    made: list[Line] = []
+    last = ""
+    for (group, label, note), found in lines.items():
+        made.append(_line(label, note, found, metrics))
+        made[-1].heading, last = (group if group != last else ""), group
+    return made
+
+
+def _line(label: str, note: str, found: dict[str, Row], metrics: list[str]) -> Line:
     n = max(row["n"] for row in found.values())
     cells: list[Cell | None] = []
     for name in metrics:
@@ -291,40 +307,7 @@ def _line(key: tuple[str, str], found: dict[str, Row], metrics: list[str]) -> Li
             continue
         own = f"n {count(row['n'])}" if row["n"] != n else ""
         cells.append(Cell(number(name, row["value"]), interval(name, row), own))
-    return Line(key[0], key[1], n, cells=cells)
-
-
-def bar_groups(rows: Sequence[Row]) -> tuple[str, list[Bars]]:
-    """Accuracy, or label recovery where there are no labels, as bars under each attack.
-
-    Returns:
-        The metric, empty where there is neither, and one group an attack.
-    """
-    plain = [row for row in rows if row["policy"] == "none"]
-    names = {row["metric"] for row in plain}
-    metric = next((name for name in ("accuracy", "label_recovery") if name in names), "")
-    groups: dict[str, Bars] = {}
-    for row in (row for row in plain if row["metric"] == metric and row["value"] is not None):
-        title = attack_title(row["attack"], row["threat"])
-        group = groups.setdefault(title, Bars(title))
-        bars = group.told if row["knowledge"] == "reference" else group.bars
-        bars.append(_bar(row, metric))
-    return metric, list(groups.values())
-
-
-def _bar(row: Row, metric: str) -> Bar:
-    kind = "told" if row["knowledge"] == "reference" else "plain"
-    if row["purifier"] == "none":
-        kind = "clean" if row["attack"] == "none" else "attacked"
-    return Bar(
-        label=purifier_title(row["purifier"]),
-        value=100 * row["value"],
-        low=100 * row["ci_low"],
-        high=100 * row["ci_high"],
-        text=number(metric, row["value"]),
-        interval=interval(metric, row),
-        kind=kind,
-    )
+    return Line(label, note, n, cells=cells)
 
 
 def meanings(rows: Sequence[Row]) -> list[tuple[str, str, str, str]]:

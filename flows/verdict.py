@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from flows.scorecard import count, deployable, interval, number, told
+from flows.scorecard import count, deployable, harmless, interval, number, told
 
 Row = dict[str, Any]
 
@@ -30,14 +30,14 @@ def verdict(rows: Sequence[Row]) -> list[str]:
         One paragraph an entry.
     """
     plain = [row for row in rows if row["policy"] == "none"]
-    metric = _measure(plain)
+    metric = measure(plain)
     if metric is None:
         return ["The run measured neither accuracy nor label recovery, so there is no verdict."]
     found = [row for row in plain if row["metric"] == metric and row["value"] is not None]
-    said = [_clean(found, metric)]
+    said = [clean(found, metric)]
     attacks = dict.fromkeys(row["attack"] for row in found if row["attack"] != "none")
     for attack in attacks:
-        said.append(_under(attack, found, metric))
+        said.append(under(attack, found, metric))
     if not attacks:
         said.append("No attack was run.")
     if told(plain):
@@ -50,7 +50,7 @@ ADAPTIVE = {"grey", "bpda", "eot", "full-gradient"}
 
 def caveat(rows: Sequence[Row]) -> str:
     """How far the figures carry against attackers who know the defence."""
-    purified = [r for r in rows if r["attack"] != "none" and r["purifier"] != "none"]
+    purified = [r for r in rows if r["threat"] != "none" and r["purifier"] != "none"]
     if not purified:
         return ""
     adaptive = dict.fromkeys(row["attack"] for row in purified if row["threat"] in ADAPTIVE)
@@ -71,44 +71,54 @@ def threats(rows: Sequence[Row]) -> list[tuple[str, str]]:
     return [(name, THREATS.get(name, "")) for name in names]
 
 
-def _measure(rows: Sequence[Row]) -> str | None:
+def measure(rows: Sequence[Row]) -> str | None:
+    """The figure that sentences about purifiers rest on, None where there is none."""
     names = {row["metric"] for row in rows}
     return next((name for name in ("accuracy", "label_recovery") if name in names), None)
 
 
-def _value(rows: Sequence[Row], attack: str, purifier: str) -> Row | None:
+def chosen(
+    rows: Sequence[Row], attack: str, purifier: str, metric: str | None = None
+) -> Row | None:
+    """The row of an attack and a purifier, of a metric where the rows are of several."""
     for row in rows:
-        if row["attack"] == attack and row["purifier"] == purifier:
+        if (row["attack"], row["purifier"]) == (attack, purifier) and metric in (
+            None,
+            row["metric"],
+        ):
             return row
     return None
 
 
-def _shown(row: Row, metric: str) -> str:
+def shown(row: Row, metric: str) -> str:
+    """The figure of a row with its interval."""
     between = interval(metric, row)
     return number(metric, row["value"]) + (f" ({between})" if between else "")
 
 
-def _clean(rows: Sequence[Row], metric: str) -> str:
+def clean(rows: Sequence[Row], metric: str) -> str:
+    """A sentence on images that nobody attacked."""
     if metric != "accuracy":
         return (
             "The dataset has no labels: figures say how often the model still predicts "
             "what it predicts for the clean image."
         )
-    row = _value(rows, "none", "none")
+    row = chosen(rows, "none", "none")
     if row is None:
         return ""
     return (
-        f"Without an attack the model classifies {_shown(row, metric)} of "
+        f"Without an attack the model classifies {shown(row, metric)} of "
         f"{count(row['n'])} images correctly."
     )
 
 
-def _under(attack: str, rows: Sequence[Row], metric: str) -> str:
-    bare = _value(rows, attack, "none")
+def under(attack: str, rows: Sequence[Row], metric: str) -> str:
+    """Sentences on one attack and the best deployable purifier after it."""
+    bare = chosen(rows, attack, "none")
     if bare is None:
         return ""
     what = "accuracy is" if metric == "accuracy" else "the prediction stays the same for"
-    text = f"Under {attack} {what} {_shown(bare, metric)}."
+    text = f"{'After' if harmless(bare) else 'Under'} {attack} {what} {shown(bare, metric)}."
     purified = [r for r in rows if r["attack"] == attack and r["purifier"] != "none"]
     usable = deployable(purified)
     if usable:
@@ -123,11 +133,11 @@ def _best(usable: Sequence[Row], bare: Row, rows: Sequence[Row], metric: str) ->
     if best["value"] <= bare["value"]:
         return (
             f" No purifier that could be deployed raises it; the best, {best['purifier']}, "
-            f"leaves {_shown(best, metric)}."
+            f"leaves {shown(best, metric)}."
         )
     text = (
         f" The best purifier that could be deployed, {best['purifier']}, brings it to "
-        f"{_shown(best, metric)}"
+        f"{shown(best, metric)}"
     )
     cost = _cost(best["purifier"], rows, metric)
     return text + (f" {cost}." if cost else ".")
@@ -135,7 +145,7 @@ def _best(usable: Sequence[Row], bare: Row, rows: Sequence[Row], metric: str) ->
 
 def _cost(purifier: str, rows: Sequence[Row], metric: str) -> str:
     """What a purifier costs on clean images, in points."""
-    before, after = _value(rows, "none", "none"), _value(rows, "none", purifier)
+    before, after = chosen(rows, "none", "none"), chosen(rows, "none", purifier)
     if before is None or after is None:
         return ""
     points = 100 * (before["value"] - after["value"])

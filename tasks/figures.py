@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from tasks.counted import attacks, counted, harmless
 from tasks.drawing import (
     ATTACKED,
     CLEAN,
@@ -30,6 +32,8 @@ from tasks.survey import Survey
 BINS = 48
 ROW = 0.52
 """Inches of one distribution."""
+MOST = 12
+"""Distributions on the page of a run behind a resize, whose attacks and detectors are many."""
 
 
 @dataclass(frozen=True)
@@ -47,22 +51,44 @@ class Ridge:
     colour: str
 
 
-def plots(state: Survey, columns: Columns, thresholds: dict[str, float | None]) -> list[Plot]:
-    """All plots of a finished run, in reading order."""
-    attacks = [node for node in state.plan if node.kind == "attack"]
-    made: list[Plot] = []
-    for node in attacks or [state.plan.nodes["ingest"]]:
-        made += _quality(state, columns, node)
+def plots(
+    state: Survey, columns: Columns, thresholds: dict[str, float | None]
+) -> tuple[list[Plot], int]:
+    """The plots of a finished run, in reading order.
+
+    Behind a resize, where ROC curves stand in plots of their own, the first :data:`MOST` only.
+
+    Returns:
+        The plots, and how many were left out.
+    """
+    planned = _planned(state, columns, thresholds)
+    kept = planned if state.bench.pipeline is None else planned[:MOST]
+    return [plot() for plot in kept], len(planned) - len(kept)
+
+
+def _planned(
+    state: Survey, columns: Columns, thresholds: dict[str, float | None]
+) -> list[Callable[[], Plot]]:
+    scaled = state.bench.pipeline is not None
+    hostile = attacks(state)
+    of_images: list[Callable[[], Plot]] = []
+    for node in hostile or [state.plan.nodes["ingest"]]:
+        ridges = _quality(state, columns, node)
+        if ridges:
+            of_images.append(partial(_closeness, node.attack, ridges, scaled=scaled))
         if state.bench.has_model:
-            made.append(_confidence(state, columns, node))
-    detectors = [n for n in state.plan if n.kind == "detect" and n.attack == "none"]
-    if attacks:
-        for node in detectors:
-            tried = [a for a in attacks if f"detect/{a.attack}/{node.detector}" in state.plan.nodes]
-            if tried:
-                made.append(_scores(columns, node, tried, thresholds.get(node.detector)))
-                made.append(detector_roc(columns, node, tried))
-    return made
+            of_images.append(partial(_confidence, state, columns, node))
+    of_scores: list[Callable[[], Plot]] = []
+    every = [node for node in state.plan if node.kind == "attack"]
+    for node in (n for n in state.plan if n.kind == "detect" and n.attack == "none"):
+        tried = [a for a in every if f"detect/{a.attack}/{node.detector}" in state.plan.nodes]
+        if not tried:
+            continue
+        of_scores.append(partial(_scores, columns, node, tried, thresholds.get(node.detector)))
+        curves = [attack for attack in tried if attack in hostile]
+        if curves and not scaled:
+            of_scores.append(partial(detector_roc, columns, node, curves))
+    return of_scores + of_images if scaled else of_images + of_scores
 
 
 def _purified(state: Survey, attack: str) -> list[tuple[str, str, str]]:
@@ -77,29 +103,33 @@ def _purified(state: Survey, attack: str) -> list[tuple[str, str, str]]:
     return [entry[1:] for entry in sorted(found, key=lambda entry: entry[0])]
 
 
-def _quality(state: Survey, columns: Columns, source: Node) -> list[Plot]:
-    """Distribution of PSNR against the clean image, before and after each purifier."""
-    attack = source.attack
+def _quality(state: Survey, columns: Columns, source: Node) -> list[Ridge]:
+    """PSNR against the clean image, before and after each purifier; behind a resize, as seen."""
+    attack, among = source.attack, counted(columns)
+    metric = "psnr" if state.bench.pipeline is None else "scaled_psnr"
     rows = [(f"score/{attack}/none", "attacked", ATTACKED)] if attack != "none" else []
-    ridges = [
-        Ridge(label, columns.column(name, "psnr").astype(np.float64), colour)
+    return [
+        Ridge(label, columns.column(name, metric).astype(np.float64)[among], colour)
         for name, label, colour in rows + _purified(state, attack)
-        if "psnr" in columns.table(name).schema.names
+        if metric in columns.table(name).schema.names
     ]
-    if not ridges:
-        return []
-    title = f"PSNR after {attack}" if attack != "none" else "PSNR of purified clean images"
-    return [_ridges(title, ridges, "PSNR against the clean image, dB", f"psnr {attack}", digits=2)]
+
+
+def _closeness(attack: str, ridges: Sequence[Ridge], *, scaled: bool) -> Plot:
+    what = "PSNR as the model sees it" if scaled else "PSNR"
+    title = f"{what} after {attack}" if attack != "none" else f"{what} of purified clean images"
+    label = "PSNR against the clean image" + (" resized" if scaled else "") + ", dB"
+    return _ridges(title, ridges, label, f"psnr {attack}", digits=2)
 
 
 def _confidence(state: Survey, columns: Columns, source: Node) -> Plot:
     """Distribution of the model's confidence in whatever class it predicts."""
-    attack = source.attack
+    attack, among = source.attack, counted(columns)
     rows = [("score/none/none", "clean", CLEAN)]
     if attack != "none":
         rows.append((f"score/{attack}/none", "attacked", ATTACKED))
     ridges = [
-        Ridge(label, columns.column(name, "confidence").astype(np.float64), colour)
+        Ridge(label, columns.column(name, "confidence").astype(np.float64)[among], colour)
         for name, label, colour in rows + _purified(state, attack)
     ]
     title = f"Confidence under {attack}" if attack != "none" else "Confidence"
@@ -107,13 +137,18 @@ def _confidence(state: Survey, columns: Columns, source: Node) -> Plot:
     return _ridges(title, ridges, label, f"confidence {attack}", limits=(0.0, 1.0))
 
 
-def _scores(columns: Columns, node: Node, attacks: Sequence[Node], threshold: float | None) -> Plot:
-    """Distribution of a detector's score on clean and on attacked images."""
-    ridges = [Ridge("clean", columns.column(node.name, "score").astype(np.float64), CLEAN)]
-    for i, attack in enumerate(attacks):
+def _scores(columns: Columns, node: Node, tried: Sequence[Node], threshold: float | None) -> Plot:
+    """Distribution of a detector's score on clean, attacked and harmlessly changed images."""
+    state, among = columns.state, counted(columns)
+    scores = columns.column(node.name, "score").astype(np.float64)[among]
+    ridges = [Ridge("clean", scores, CLEAN)]
+    for i, attack in enumerate(tried):
         values = columns.column(f"detect/{attack.attack}/{node.detector}", "score")
-        colour = CURVES[i % len(CURVES)]
-        ridges.append(Ridge(attack.attack, values.astype(np.float64), colour))
+        colour = CURVES[i % len(CURVES)] if state.bench.pipeline is None else ATTACKED
+        label = attack.attack
+        if harmless(state, attack):
+            label, colour = f"{attack.attack} (harmless)", CLEAN
+        ridges.append(Ridge(label, values.astype(np.float64)[among], colour))
     title = f"Scores of {node.detector}"
     return _ridges(
         title, ridges, "score, larger is more suspicious", f"scores {node.name}", line=threshold

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.scorecard import bar_groups, meanings, number, score_table
+from flows.bars import bar_groups
+from flows.scorecard import meanings, number, score_table
 from flows.verdict import caveat, verdict
 
 Row = dict[str, Any]

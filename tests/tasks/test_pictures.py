@@ -185,8 +185,9 @@ def test_roc_points_span_the_area() -> None:
 
 
 def test_plots_are_inline_and_repeatable(state: Survey, columns: Columns) -> None:
-    first = plots(state, columns, {"GradientMask": 0.5})
-    again = plots(state, columns, {"GradientMask": 0.5})
+    first, left = plots(state, columns, {"GradientMask": 0.5})
+    again, _ = plots(state, columns, {"GradientMask": 0.5})
+    assert left == 0
     assert [plot.svg for plot in first] == [plot.svg for plot in again]
     assert len(first) == 4
     for plot in first:
