@@ -29,8 +29,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     epilog=(
         "Exit codes: 0 done; 1 failed; 2 wrong input (spec, dataset, model, usage); "
-        "3 not finished; 4 damage found; 5 the store cannot be used; 6 too little memory or disk; "
-        "130 interrupted."
+        "3 not finished; 4 damage or, on request, suspects found; 5 the store cannot be used; "
+        "6 too little memory or disk; 130 interrupted."
     ),
 )
 

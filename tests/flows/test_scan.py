@@ -177,6 +177,33 @@ def test_calibrated_thresholds_can_be_kept_and_given(
     assert json.loads(result.stdout)["expected_rate"] < 0.06
 
 
+def test_thresholds_of_a_run_serve_with_the_rates_they_were_set_for(
+    folder: Path, finished: tuple[dict[str, Any], Path], tmp_path: Path
+) -> None:
+    spec = {
+        "name": "benign",
+        "dataset": {"kind": "folder", "path": str(folder / "benign")},
+        "pipeline": {"library": "torch", "algorithm": "linear", "target": "12x12"},
+        "detectors": [
+            {"name": "PeakSpectrum", "radius": 3, "fpr": 0.1, "label": "peaks"},
+            {"name": "DecamouflageScaling", "fpr": 0.12},
+        ],
+        "metrics": [],
+    }
+    (tmp_path / "run.yaml").write_text(json.dumps(spec))
+    store = ["--store", finished[1]]
+    assert invoke("run", tmp_path / "run.yaml", *store).exit_code == Exit.DONE
+    kept = finished[1] / "benign/thresholds.json"
+    asked = ["scan", folder / "mixed", *RESIZE, *store, "--thresholds", kept, "--name", "by-run"]
+    result = invoke(*asked, "--json")
+    assert result.exit_code == Exit.DONE, result.output
+    printed = json.loads(result.stdout)
+    assert printed["expected_rate"] == pytest.approx(0.22)
+    assert [one["label"] for one in printed["detectors"]] == ["peaks", "DecamouflageScaling"]
+    assert "radius=3" in printed["detectors"][0]["detector"]
+    assert set(scanned_images.ATTACKED) <= {row["name"] for row in suspects(finished[1] / "by-run")}
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
