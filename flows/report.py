@@ -85,7 +85,7 @@ def render(state: Survey, summary: dict[str, Any], columns: Columns) -> str:
         summary=summary,
         verdict=said,
         attacked=attacked,
-        caveat=caveat(rows),
+        caveat=caveat(rows, resized=resize is not None),
         threats=threats(rows),
         bars=bars,
         bars_title=TITLES.get(metric, ""),

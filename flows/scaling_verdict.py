@@ -184,6 +184,11 @@ def _purifier_of_all(attacks: Sequence[str], plain: Sequence[Row], metric: str) 
         return ""
     unit = " dB" if metric == "scaled_psnr" else ""
     names = {"accuracy": "accuracy", "scaled_psnr": "the PSNR to the resized original"}
+    if bare is not None and row["value"] <= bare["value"]:
+        return (
+            f"No purifier that was tried on all attacks holds against each: the best, "
+            f"{row['purifier']}, leaves {shown(row, metric)}{unit} under {row['attack']}."
+        )
     text = (
         f"Of the purifiers {row['purifier']} holds best over all attacks: "
         f"{names.get(metric, 'agreement')} is {shown(row, metric)}{unit} or more, the least under "
@@ -267,9 +272,11 @@ def _detector_of_all(
     row = _leader(_hits(attacks, observed, thresholds).values(), observed)
     if row is None:
         return ""
+    least = f" or more of the images of each attack, the least of {row['attack']}"
+    if row["value"] == 1:
+        least = " of the images of every attack"
     return (
-        f"Of the detectors {row['detector']} holds best: it flags {shown(row, 'o1')} or more of "
-        f"the images of each attack, the least of {row['attack']}"
+        f"Of the detectors {row['detector']} holds best: it flags {shown(row, 'o1')}{least}"
         f"{_price(row['detector'], observed)}."
     )
 

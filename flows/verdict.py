@@ -48,8 +48,16 @@ def verdict(rows: Sequence[Row]) -> list[str]:
 ADAPTIVE = {"grey", "bpda", "eot", "full-gradient"}
 
 
-def caveat(rows: Sequence[Row]) -> str:
-    """How far the figures carry against attackers who know the defence."""
+def caveat(rows: Sequence[Row], *, resized: bool = False) -> str:
+    """How far the figures carry against attackers who know the defence.
+
+    Args:
+        rows: of a summary.
+        resized: the run has a resize in front of its model, whose attacks can be adapted to
+            detectors, too.
+    """
+    if resized:
+        return _caveat_behind_resize(rows)
     purified = [r for r in rows if r["threat"] != "none" and r["purifier"] != "none"]
     if not purified:
         return ""
@@ -62,6 +70,22 @@ def caveat(rows: Sequence[Row]) -> str:
     return (
         "No attack of this run was made through a purifier. An attacker who knows the defence "
         "may do better than these figures say."
+    )
+
+
+def _caveat_behind_resize(rows: Sequence[Row]) -> str:
+    attacks = [row for row in rows if row["threat"] != "none"]
+    adapted = dict.fromkeys(row["attack"] for row in attacks if row["threat"] in ADAPTIVE)
+    if adapted:
+        return (
+            f"Adapted to a defence: {', '.join(adapted)}. A purifier or detector that no attack "
+            "was adapted to may fall to one that is."
+        )
+    if not any(row["purifier"] != "none" or row["detector"] != "none" for row in attacks):
+        return ""
+    return (
+        "No attack of this run was adapted to a purifier or detector. An attacker who knows the "
+        "defence may do better than these figures say."
     )
 
 

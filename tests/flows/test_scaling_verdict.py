@@ -4,6 +4,7 @@ from typing import Any
 
 from flows.scaling_verdict import scaling_verdict
 from flows.scorecard import detector_table, score_table
+from flows.verdict import caveat
 from tests.flows.test_verdict import row
 
 Row = dict[str, Any]
@@ -97,6 +98,22 @@ def test_a_detector_that_flags_everything_is_not_the_best() -> None:
     assert "The best detector, peaks, flags 97.0 %" in text
 
 
+def test_a_purifier_that_one_attack_breaks_is_not_said_to_hold() -> None:
+    rows = [*CLEAN, *attack("one", 0.99, 0.2, 0.9), *attack("two", 0.95, 0.2, 0.15)]
+    text = " ".join(said(rows))
+    assert "No purifier that was tried on all attacks holds against each" in text
+    assert "selective, leaves 15.0 %" in text
+    assert "under two." in text
+
+
+def test_caveat_names_what_was_adapted_to_a_detector_only() -> None:
+    rows = [*CLEAN, *attack("one", 0.99, 0.1, 0.9)]
+    assert "No attack of this run was adapted" in caveat(rows, resized=True)
+    rows += [{**r, "threat": "grey"} for r in seen("peaks", 0.01, hidden=0.5)[1:]]
+    assert "Adapted to a defence: hidden." in caveat(rows, resized=True)
+    assert caveat([*CLEAN, row(0.1, "one")], resized=True) == ""
+
+
 def test_a_purifier_tried_on_some_attacks_only_is_not_ranked_over_all() -> None:
     rows = [*CLEAN, *attack("one", 0.99, 0.1, 0.9), *attack("two", 0.95, 0.2, 0.7)]
     rows = [r for r in rows if (r["attack"], r["purifier"]) != ("two", "selective")]
@@ -170,20 +187,20 @@ def test_harmless_changes_are_a_group_of_their_own() -> None:
         ("harmless_blur", ""),
     ]
     assert [name for name, _ in table.headings] == [
-        "roc_auc",
         "true_positive_rate",
         "false_positive_rate",
+        "roc_auc",
     ]
-    assert section.lines[0].cells[2] is None
-    assert section.lines[2].cells[:2] == [None, None]
-    assert section.lines[3].cells[2] is not None
-    assert section.lines[3].cells[2].value == "5.0\u00a0%"
+    assert section.lines[0].cells[1] is None
+    assert section.lines[2].cells[::2] == [None, None]
+    assert section.lines[3].cells[1] is not None
+    assert section.lines[3].cells[1].value == "5.0\u00a0%"
     assert "false positives 1.0\u00a0%" in section.note
 
 
 def test_without_a_threshold_there_is_no_rate_at_it() -> None:
     table = detector_table(seen("peaks", 0.0, one=0.0), {"peaks": None})
     assert table is not None
-    cell = table.sections[0].lines[0].cells[1]
+    cell = table.sections[0].lines[0].cells[0]
     assert cell is not None
     assert (cell.value, cell.interval) == ("\u2013", "")
