@@ -26,6 +26,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from defender.models.classifiers import Normalised, cifar_resnet, shapes_cnn
+from defender.models.xray import xray_cnn
 from tasks.errors import ModelError
 from tasks.specs import ModelSpec
 
@@ -57,6 +58,13 @@ MODELS: dict[str, Shipped] = {
         (0.5, 0.5, 0.5),
         (0.25, 0.25, 0.25),
         "classifier of builtin:shapes, 32 x 32, 0.03 M parameters",
+    ),
+    "xray-cnn": Shipped(
+        xray_cnn,
+        "xray-cnn.safetensors",
+        (0.482,),
+        (0.236,),
+        "chest X-rays, normal or pneumonia, 64 x 64 grey, 0.47 M parameters",
     ),
 }
 

@@ -277,7 +277,7 @@ def test_lower_precision_trains(tmp_path: Path) -> None:
         ({"model": "python:tests.tasks.small_networks:for_grey"}, "cannot take images"),
         ({"model": "python:tests.tasks.small_networks:images_out"}, r"expected logits \(n, cl"),
         ({"model": "python:tests.tasks.small_networks:nothing"}, "to return a torch module"),
-        ({"model": "resnet"}, "model.name: expected one of cifar-resnet, shapes-cnn, python:"),
+        ({"model": "resnet"}, "model.name: expected one of cifar-resnet, .*, xray-cnn, python:"),
         ({"dataset": {"knd": 1}}, "dataset.knd: unknown option"),
         ({"held_out": {"kind": "zip", "path": "no.zip"}}, "held_out: expected a dataset 'no.zip'"),
         ({"held_out": {"kind": "tar"}}, "held_out.kind: expected one of"),
