@@ -8,8 +8,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-SHOWN = ("accuracy", "balanced_accuracy", "attack_success", "label_recovery", "o1", "o2")
-SHOWN += ("scaled_psnr", "psnr", "ssim")
+SHOWN = (
+    *("accuracy", "balanced_accuracy", "attack_success", "label_recovery"),
+    *("o1", "o2", "scaled_psnr", "psnr", "ssim"),
+)
 DETECTION = ("false_positive_rate", "true_positive_rate", "roc_auc", "tpr_at_fpr_0.01")
 PARTS = (
     ("", ("attack", "purifier", "knowledge"), SHOWN, ("none",)),
