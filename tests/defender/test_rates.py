@@ -24,9 +24,10 @@ SCORES = st.lists(st.integers(0, 6).map(float), min_size=1, max_size=15)
 
 def test_every_metric_is_described() -> None:
     assert set(METRICS) == {
-        *("accuracy", "attack_success", "label_recovery"),
+        *("accuracy", "balanced_accuracy", "attack_success", "label_recovery"),
         *("psnr", "psnr_legacy", "ssim", "ms_ssim", "l2", "linf"),
         *("mask_precision", "mask_recall", "mask_precision_top"),
+        *("scaled_psnr", "target_psnr", "o1", "o2", "scaling_success", "target_agreement"),
     }
     assert all(metric.name == name and metric.doc for name, metric in METRICS.items())
     lower = {name for name, metric in METRICS.items() if metric.better == "lower"}
