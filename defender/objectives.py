@@ -25,6 +25,7 @@ __all__ = [
     "Classify",
     "Defended",
     "Misclassify",
+    "RaiseScore",
     "ScaleTo",
     "check_finite",
     "cross_entropy",
@@ -155,6 +156,61 @@ class ScaleTo:
         return f"ScaleTo(scaler={self.scaler!r}, images={len(self.target)})"
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class RaiseScore:
+    """Attack on an image-quality metric: the score it gives, in the direction of better.
+
+    Args:
+        metric: maps images in [0, 1] to scores (n,), see
+            :class:`defender.types.QualityMetric`; a plain callable counts as one without a
+            reference whose larger scores are better.
+        reference: (n, c, h, w) originals, for metrics that compare with them.
+
+    Raises:
+        ValueError: a metric in training mode, a reference that is missing, or, when called, a
+            number of images other than that of the references.
+        TypeError: when called, a metric that does not give one score an image, such as a
+            classifier.
+    """
+
+    metric: Callable[..., Tensor]
+    reference: Images | None = None
+
+    def __post_init__(self) -> None:
+        if getattr(self.metric, "needs_reference", False) and self.reference is None:
+            raise ValueError(f"reference: {self.metric!r} expected the original images, got None")
+        if getattr(self.metric, "training", False):
+            raise ValueError(f"expected {self.metric!r} in evaluation mode, got training mode")
+
+    @property
+    def span(self) -> float:
+        """Width of the metric's range: attacks that weigh the score against something use it."""
+        low, high = getattr(self.metric, "score_range", (0.0, 1.0))
+        return float(high) - float(low)
+
+    def __call__(self, images: Images) -> Scores:
+        """Score (n,) of the images, negated where lower is better."""
+        if getattr(self.metric, "needs_reference", False):
+            if self.reference is None or len(self.reference) != len(images):
+                known = 0 if self.reference is None else len(self.reference)
+                raise ValueError(
+                    f"expected {known} images for as many originals, got {len(images)}"
+                )
+            scores = self.metric(images, ordinary(self.reference))
+        else:
+            scores = self.metric(images)
+        if scores.shape != (len(images),):
+            raise TypeError(
+                f"RaiseScore expected an image-quality metric with scores ({len(images)},), "
+                f"{self.metric!r} gave {tuple(scores.shape)}"
+            )
+        return -scores if getattr(self.metric, "lower_is_better", False) else scores
+
+    def __repr__(self) -> str:
+        images = "" if self.reference is None else f", images={len(self.reference)}"
+        return f"RaiseScore(metric={self.metric!r}{images})"
+
+
 class _Identity(torch.autograd.Function):
     """Forward: the purified images, to the bit. Backward: the gradient as it comes."""
 
@@ -223,6 +279,11 @@ class Defended:
         if self.draws > 1:
             return "eot"
         return "bpda" if self.backward == "identity" else "full-gradient"
+
+    @property
+    def span(self) -> float:
+        """The span of the goal behind the defence, 1 where it has none."""
+        return float(getattr(self.objective, "span", 1.0))
 
     def __call__(self, images: Images) -> Scores:
         """Mean score (n,) over the draws."""

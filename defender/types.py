@@ -34,6 +34,30 @@ class Objective(Protocol):
 
 
 @runtime_checkable
+class QualityMetric(Protocol):
+    """Says how good an image looks, as one number."""
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether a smaller score means a better image."""
+        ...
+
+    @property
+    def score_range(self) -> tuple[float, float]:
+        """Scores of the worst and the best images in practice, the smaller number first."""
+        ...
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether it compares with the original image (full reference)."""
+        ...
+
+    def __call__(self, images: Images, reference: Images | None = None) -> Scores:
+        """Score images (n, c, h, w) in [0, 1]; the result (n,) carries gradients."""
+        ...
+
+
+@runtime_checkable
 class Attack(Protocol):
     """Changes images within a budget so that an objective rises."""
 

@@ -77,6 +77,32 @@ def classifier(channels: int = 3, dtype: torch.dtype = torch.float32) -> Normali
     return model.to(dtype).eval()
 
 
+class SmoothQuality(nn.Module):
+    """A toy image-quality metric: a smooth network, one score an image, larger is better."""
+
+    lower_is_better = False
+    needs_reference = False
+    score_range = (0.0, 100.0)
+
+    def __init__(self, channels: int = 3) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(21)
+        self.first = nn.Conv2d(channels, 4, 3, padding=1)
+        self.last = nn.Linear(4, 1)
+        with torch.no_grad():
+            for weight in self.parameters():
+                weight.normal_(0.0, 0.5, generator=generator)
+        self.requires_grad_(False).eval()
+
+    def forward(self, images: Tensor, reference: Tensor | None = None) -> Tensor:
+        """Score (n,) of images (n, c, h, w)."""
+        features = nn.functional.softplus(self.first(images - 0.5)).mean(dim=(2, 3))
+        return 50 + 20 * self.last(features)[:, 0]
+
+    def __repr__(self) -> str:
+        return "smooth-quality"
+
+
 def images(n: int = 8, channels: int = 3, seed: int = 3) -> Tensor:
     """Smooth random images on the 8-bit grid, some values at 0 and 1."""
     generator = torch.Generator().manual_seed(seed)
@@ -96,6 +122,7 @@ def labels(n: int = 8) -> Tensor:
 
 
 MODEL = classifier()
+QUALITY = SmoothQuality()
 SCALER = Scaler("opencv", "linear", source=(SIDE, SIDE), target=(5, 5))
 
 

@@ -16,6 +16,7 @@ from defender.objectives import (
     Classify,
     Defended,
     Misclassify,
+    RaiseScore,
     gradient,
     value_and_gradient,
 )
@@ -50,6 +51,51 @@ class Brightness:
 
     def __call__(self, images: Tensor, *, seeds: Tensor, reference: Tensor | None = None) -> Tensor:
         return images.mean(dim=(1, 2, 3))
+
+
+class Distance:
+    """A full-reference metric, lower is better: mean squared error."""
+
+    lower_is_better = True
+    needs_reference = True
+    score_range = (0.0, 0.25)
+
+    def __call__(self, images: Tensor, reference: Tensor | None = None) -> Tensor:
+        assert reference is not None
+        return (images - reference).square().mean(dim=(1, 2, 3))
+
+
+def test_raise_score_is_the_score_itself_and_knows_its_span() -> None:
+    objective = RaiseScore(cases.QUALITY)
+    batch = cases.images(4)
+    assert torch.equal(objective(batch), cases.QUALITY(batch))
+    assert objective.span == 100.0
+    assert RaiseScore(lambda x: x.mean(dim=(1, 2, 3))).span == 1.0
+
+
+def test_raise_score_turns_a_metric_round_whose_lower_scores_are_better() -> None:
+    batch = images(4)
+    objective = RaiseScore(Distance(), reference=batch)
+    expected = -torch.tensor([0.01] * 4, dtype=torch.float64)
+    assert torch.allclose(objective(batch + 0.1), expected)
+    assert torch.allclose(gradient(objective, batch + 0.1), torch.full_like(batch, -0.2 / 432))
+
+
+def test_raise_score_keeps_its_span_behind_a_defence() -> None:
+    defended = Defended(RaiseScore(cases.QUALITY), BitDepth(5), cases.seeds(4))
+    assert defended.span == 100.0
+    assert Defended(misclassify(), BitDepth(5), cases.seeds(4)).span == 1.0
+
+
+def test_raise_score_refuses_what_is_no_metric() -> None:
+    with pytest.raises(TypeError, match=r"image-quality metric with scores \(4,\)"):
+        RaiseScore(cases.MODEL)(cases.images(4))
+    with pytest.raises(ValueError, match=r"reference: .*expected the original images"):
+        RaiseScore(Distance())
+    with pytest.raises(ValueError, match=r"expected 4 images for as many originals, got 3"):
+        RaiseScore(Distance(), reference=images(4))(images(3))
+    with pytest.raises(ValueError, match="evaluation mode"):
+        RaiseScore(cases.SmoothQuality().train())
 
 
 def test_misclassify_is_the_cross_entropy_of_the_label() -> None:
