@@ -41,7 +41,12 @@ def run_status(
         "total": state.total,
         "finished": finished(state),
         "stages": [
-            {"stage": node.name, "kind": node.kind, "done": done, "total": state.chunks}
+            {
+                "stage": node.name,
+                "kind": node.kind,
+                "done": done,
+                "total": len(state.indices(node)),
+            }
             for node, done in state.counts()
         ],
     }

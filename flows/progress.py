@@ -51,12 +51,12 @@ class Progress:
 
     def __enter__(self) -> Progress:
         for kind in KINDS:
-            names = {node.name for node in self.state.plan if node.kind == kind}
-            if names:
+            nodes = [node for node in self.state.plan if node.kind == kind]
+            if nodes:
+                names = {node.name for node in nodes}
                 done = sum(1 for name, _ in self.state.done if name in names)
-                self._ids[kind] = self._bars.add_task(
-                    kind, total=len(names) * self.state.chunks, completed=done, left=""
-                )
+                total = sum(len(self.state.indices(node)) for node in nodes)
+                self._ids[kind] = self._bars.add_task(kind, total=total, completed=done, left="")
         if self._console.is_terminal:
             self._bars.start()
         return self
@@ -96,7 +96,7 @@ class Progress:
             return ""
         typical = sum(seen.values()) / len(seen)
         seconds = sum(
-            (self.state.chunks - done) * seen.get(node.name, typical)
+            (len(self.state.indices(node)) - done) * seen.get(node.name, typical)
             for node, done in self.state.counts()
         )
         return in_words(seconds / self.workers)

@@ -1,8 +1,9 @@
 """Which chunk next: a bounded number at a time, each as soon as its inputs are finished.
 
-Every chunk depends only on chunks of the same number, so a run is many short lanes side by side.
-Lanes are opened in order; the oldest open lane comes first, so images are finished early and few
-results are in flight.
+Almost every chunk depends only on chunks of the same number, so a run is many short lanes side by
+side. Lanes are opened in order; the oldest open lane comes first, so images are finished early and
+few results are in flight. What is made of many chunks at once has a lane of its own, before all
+others; lanes that need it wait, and further ones are opened meanwhile.
 """
 
 from __future__ import annotations
@@ -38,6 +39,10 @@ def chunk_order(chunks: int, order: str, seed: int) -> list[int]:
 
 
 Ends = SimpleQueue[tuple[int, Work, Future]]
+
+
+GATHERING = -1
+"""Lane of the nodes that are made of many chunks at once."""
 
 
 def _ended(ends: Ends, lane: int, work: Work, future: Future) -> None:
@@ -79,7 +84,7 @@ def drive(
         moved = True
         while moved:
             moved = False
-            for position in sorted(waiting[lane]):
+            for position in sorted(waiting.get(lane, ())):
                 work = state.work(state.plan.nodes[names[position]], index)
                 if work is None:
                     continue
@@ -89,21 +94,37 @@ def drive(
                     state.record(work, mark)
                     finished(work, {})
                     moved = True
+                    tell_others(work)
                 else:
                     heapq.heappush(ready, (lane, position, work))
-        if not waiting[lane]:
+        if not waiting.get(lane, True):
             del waiting[lane]
+
+    def tell_others(work: Work) -> None:
+        """Let other lanes go on that waited for this chunk."""
+        if work.node.gathers:
+            for other in sorted(waiting):
+                if other != GATHERING:
+                    advance(other, order[other])
+        elif GATHERING in waiting:
+            advance(GATHERING, 0)
 
     def open_lanes() -> None:
         while len(ready) + flying < window:
             lane, index = next(lanes, (-1, -1))
             if lane < 0:
                 return
-            left = {p for p, name in enumerate(names) if (name, index) not in state.done}
+            left = {p for p in per_chunk if (names[p], index) not in state.done}
             if left:
                 waiting[lane] = left
                 advance(lane, index)
 
+    gathering = {p for p, name in enumerate(names) if state.plan.nodes[name].gathers}
+    per_chunk = [p for p in range(len(names)) if p not in gathering]
+    left = {p for p in gathering if (names[p], 0) not in state.done}
+    if left:
+        waiting[GATHERING] = left
+        advance(GATHERING, 0)
     open_lanes()
     while ready or flying:
         while ready and flying < window and failure is None:
@@ -127,8 +148,8 @@ def drive(
         state.record(work, mark)
         finished(work, receipt)
         if failure is None:
-            if lane in waiting:
-                advance(lane, work.index)
+            tell_others(work)
+            advance(lane, work.index)
             open_lanes()
     if failure is not None:
         raise failure

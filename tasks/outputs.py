@@ -35,7 +35,7 @@ def state_digest(state: Survey, more: dict[str, Any] | None = None) -> str:
         more: what else they are made from.
     """
     chunks = {
-        node.name: [state.done[(node.name, i)].content for i in range(state.chunks)]
+        node.name: [state.done[(node.name, i)].content for i in state.indices(node)]
         for node in state.plan
     }
     wanted = state.bench.spec.model_dump(mode="json", exclude={"compute"})
@@ -241,7 +241,7 @@ def references(state: Survey) -> dict[str, Any]:
         node.name: {
             "fingerprint": node.fingerprint,
             "config": node.config,
-            "chunks": [state.done[(node.name, i)].ref.key for i in range(state.chunks)],
+            "chunks": [state.done[(node.name, i)].ref.key for i in state.indices(node)],
         }
         for node in state.plan
     }

@@ -33,6 +33,8 @@ class Node:
         position: index of the algorithm in its list of the specification; -1 for none.
         attack, detector, purifier: labels this node stands for.
         config: what the fingerprint was made of.
+        gathers: 0 for a stage that works chunk by chunk; else the number of chunks of its inputs
+            that its one result, chunk 0, is made of.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Node:
     detector: str = "none"
     purifier: str = "none"
     config: dict[str, Any] = field(default_factory=dict)
+    gathers: int = 0
 
 
 def ingest_node(dataset: Dataset) -> Node:

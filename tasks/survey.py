@@ -39,14 +39,30 @@ class Survey:
     def work(self, node: Node, index: int) -> Work | None:
         """What computing a chunk takes, or None while an input is not finished."""
         inputs: dict[str, Input] = {}
-        for role, supplier in node.inputs.items():
-            given = self.done.get((supplier, index))
+        for role, supplier, number in self._needed(node, index):
+            given = self.done.get((supplier, number))
             if given is None:
                 return None
             inputs[role] = given
         digests = inputs_digest(self.bench, node, index, inputs)
-        source = None if node.kind == "ingest" else self.done[("ingest", index)]
+        lone = node.kind == "ingest" or node.gathers
+        source = None if lone else self.done[("ingest", index)]
         return Work(node, index, chunk_key(digests), digests, inputs, source)
+
+    def _needed(self, node: Node, index: int) -> Iterator[tuple[str, str, int]]:
+        """Role, node and number of every chunk that a chunk is made from."""
+        for role, supplier in node.inputs.items():
+            if self.plan.nodes[supplier].gathers:
+                yield role, supplier, 0
+            elif node.gathers:
+                for number in range(node.gathers):
+                    yield f"{role} {number}", supplier, number
+            else:
+                yield role, supplier, index
+
+    def indices(self, node: Node) -> range:
+        """Numbers of a node's chunks."""
+        return range(1 if node.gathers else self.chunks)
 
     def mark(self, work: Work, *, hashed: bool = True) -> Mark | None:
         """The mark of a chunk, if it is done.
@@ -69,7 +85,7 @@ class Survey:
     @property
     def total(self) -> int:
         """Chunks of all stages together."""
-        return self.chunks * len(self.plan.nodes)
+        return sum(len(self.indices(node)) for node in self.plan)
 
     @property
     def left(self) -> int:
@@ -103,8 +119,8 @@ def survey(
         bench.catalogue(keep=False)
     plan = Plan(bench)
     state = Survey(bench, plan, bench.dataset.chunk_count)
-    for index in range(state.chunks):
-        for node in plan:
+    for node in plan:
+        for index in state.indices(node):
             work = state.work(node, index)
             if work is None:
                 continue
