@@ -22,7 +22,7 @@ from tasks.budget import check_budget
 from tasks.devices import default_workers
 from tasks.outputs import finished, write_outputs
 from tasks.prefect_task import call_of, make_chunk
-from tasks.specs import load_spec
+from tasks.spec_files import load_spec
 from tasks.survey import Survey, Work, survey
 from tasks.workbench import Workbench, workbench
 

@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping
-from fractions import Fraction
 from typing import Any
 
 from tasks.errors import SpecError
 from tasks.names import find, suggestion
-from tasks.specs import AlgorithmSpec
-
-FRACTION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
-
-
-def parse_number(value: Any) -> Any:
-    """Read fractions such as ``8/255``; every other value is returned as it is."""
-    if isinstance(value, str) and (match := FRACTION.fullmatch(value)):
-        if Fraction(match[2]) == 0:
-            return value
-        return float(Fraction(match[1]) / Fraction(match[2]))
-    return value
+from tasks.specs import AlgorithmSpec, parse_number
 
 
 def parameter_fields(kind: type) -> dict[str, dataclasses.Field[Any]]:

@@ -17,7 +17,8 @@ from storage.sources.paths import resolve
 from tasks.building import build, parameter_fields
 from tasks.errors import SpecError
 from tasks.names import find, suggestion
-from tasks.specs import SIDES, DetectorSpec, PipelineSpec, RunName, Spec, Strict, parse, parse_spec
+from tasks.spec_files import parse, parse_spec
+from tasks.specs import SIDES, DetectorSpec, PipelineSpec, RunName, Spec, Strict
 
 RATE = 0.01
 """False positive rate of a calibration where none is stated."""

@@ -7,29 +7,22 @@ expected there, before anything is computed.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from inspect import isclass
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from fractions import Fraction
+from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     PositiveInt,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
 from defender.scaling import Pipeline
-from tasks.errors import SpecError
-from tasks.names import suggestion
 
 Policy = Literal["observe", "reject", "purify-if-flagged"]
-AnySpec = TypeVar("AnySpec", bound=BaseModel)
 
 
 def _not_reserved(value: str) -> str:
@@ -56,6 +49,18 @@ Deviations = Annotated[tuple[float, ...], AfterValidator(_above_zero)]
 
 SIDES = re.compile(r"\s*(\d+)\s*x\s*(\d+)\s*")
 """Height and width in one word: ``224x224``."""
+
+
+FRACTION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
+
+
+def parse_number(value: Any) -> Any:
+    """Read fractions such as ``8/255``; every other value is returned as it is."""
+    if isinstance(value, str) and (match := FRACTION.fullmatch(value)):
+        if Fraction(match[2]) == 0:
+            return value
+        return float(Fraction(match[1]) / Fraction(match[2]))
+    return value
 
 
 class Strict(BaseModel):
@@ -107,6 +112,36 @@ class ModelSpec(Strict):
     def _named(cls, value: str) -> str:
         if not value.strip():
             raise ValueError("expected the name of a model, got nothing")
+        return value
+
+
+class MetricSpec(Strict):
+    """Which image-quality metric is attacked and defended.
+
+    ``name`` is a shipped metric, ``linearity:<backbone>`` with its checkpoint as ``weights``,
+    ``piq:<metric>``, ``pyiqa:<metric>`` or ``python:<module>:<factory>``.
+    """
+
+    name: str
+    weights: str | None = Field(default=None, description="checkpoint, .safetensors or .pth")
+    label: str | None = None
+    score_range: tuple[float, float] | None = Field(
+        default=None, description="scores of the worst and the best images, the smaller first"
+    )
+    lower_is_better: bool | None = Field(
+        default=None, description="whether smaller scores mean better images; none: as known"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("score_range")
+    @classmethod
+    def _rising(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not value[0] < value[1]:
+            raise ValueError(f"expected the smaller score first, got {list(value)}")
         return value
 
 
@@ -175,6 +210,24 @@ class AttackSpec(AlgorithmSpec):
         default=None,
         description="pictures a scaling attack hides: of the data set itself, or another data set",
     )
+    strength: StrengthSpec | None = Field(
+        default=None, description="search the attack's strength for a mean change; none: as given"
+    )
+    fit_images: int | None = Field(
+        default=None, ge=1, description="images a fitted attack is fitted on; none: all"
+    )
+
+
+class StrengthSpec(Strict):
+    """How strong an attack should be: its own parameter is searched until it is."""
+
+    linf: float = Field(gt=0, le=1, description="mean largest change of a value, [0, 1] units")
+    images: int = Field(default=16, ge=1, description="images it is measured on, the first ones")
+
+    @field_validator("linf", mode="before")
+    @classmethod
+    def _fraction(cls, value: Any) -> Any:
+        return parse_number(value)
 
 
 class DetectorSpec(AlgorithmSpec):
@@ -215,6 +268,9 @@ class Spec(Strict):
     model: ModelSpec | None = Field(
         default=None, description="what is attacked and asked; none: images are only compared"
     )
+    metric: MetricSpec | None = Field(
+        default=None, description="image-quality metric that is attacked, in place of a model"
+    )
     pipeline: PipelineSpec | None = Field(
         default=None, description="resize in front of the model; none: it sees images as they are"
     )
@@ -222,6 +278,11 @@ class Spec(Strict):
     detectors: tuple[DetectorSpec, ...] = ()
     purifiers: tuple[AlgorithmSpec, ...] = ()
     metrics: tuple[str, ...] = (
+        "gain",
+        "quality",
+        "srcc",
+        "score",
+        "score_shift",
         "accuracy",
         "attack_success",
         "label_recovery",
@@ -238,120 +299,6 @@ class Spec(Strict):
     examples: int = Field(default=3, ge=0, le=50, description="images a row of the report's grid")
 
 
-def _path_text(location: Sequence[str | int]) -> str:
-    text = ""
-    for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
-
-
-def _known_fields(kind: type[BaseModel], location: Sequence[str | int]) -> list[str]:
-    here = kind
-    for part in location[:-1]:
-        field = None if isinstance(part, int) else here.model_fields.get(part)
-        if field is not None:
-            inside = (field.annotation, *get_args(field.annotation))
-            here = next((k for k in inside if isclass(k) and issubclass(k, BaseModel)), here)
-    return list(here.model_fields)
-
-
-def _explain(kind: type[BaseModel], error: ValidationError) -> str:
-    lines = []
-    for item in error.errors():
-        where = _path_text(item["loc"])
-        if item["type"] == "extra_forbidden":
-            known = _known_fields(kind, item["loc"])
-            text = f"unknown field{suggestion(str(item['loc'][-1]), known)}"
-            text += f"; expected one of {', '.join(known)}"
-        elif item["type"] == "missing":
-            text = "expected a value, got nothing"
-        else:
-            text = item["msg"].removeprefix("Value error, ")
-            if "got" not in text:
-                text = f"{text[:1].lower()}{text[1:]}, got {item['input']!r}"
-        lines.append(f"{where}: {text}")
-    return "; ".join(lines)
-
-
-def parse(kind: type[AnySpec], content: Any, source: str) -> AnySpec:
-    """Validate the content of a specification of any kind.
-
-    Args:
-        kind: the model that the content must fit.
-        content: what the YAML file holds.
-        source: name used in error messages.
-
-    Raises:
-        SpecError: naming each wrong field and what was expected.
-    """
-    if not isinstance(content, Mapping):
-        raise SpecError(f"{source}: expected a mapping of fields, got {type(content).__name__}")
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        raise SpecError(f"{source}: {_explain(kind, error)}") from None
-
-
-def parse_spec(content: Any, source: str = "spec") -> Spec:
-    """Validate the content of a specification of a run; see :func:`parse`."""
-    return parse(Spec, content, source)
-
-
-def read_content(path: Path) -> Any:
-    """The content of a YAML file.
-
-    Raises:
-        SpecError: where it is absent or not YAML.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise SpecError(f"{path}: expected a specification file, found none") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: cannot be read: {error}") from None
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SpecError(f"{path}: expected YAML: {' '.join(str(error).split())}") from None
-
-
-def override(content: Any, assignments: Sequence[str]) -> Any:
-    """Apply ``key=value`` assignments; keys are dotted, list items are numbers.
-
-    Raises:
-        SpecError: for an assignment without ``=`` or a key that leads nowhere.
-    """
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals or not key:
-            raise SpecError(f"--set {assignment}: expected key=value")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise SpecError(f"--set {key}: expected a YAML value, got {text!r}") from None
-        *parents, last = key.split(".")
-        here = content
-        try:
-            for part in parents:
-                here = here[int(part)] if isinstance(here, list) else here.setdefault(part, {})
-            here[int(last) if isinstance(here, list) else last] = value
-        except (ValueError, IndexError, TypeError, AttributeError):
-            raise SpecError(f"--set {key}: expected the path of a field of the spec") from None
-    return content
-
-
-def load_spec(path: Path, assignments: Sequence[str] = (), limit: int | None = None) -> Spec:
-    """Read, override and validate a specification file.
-
-    Raises:
-        SpecError: naming the file, the field and what was expected.
-    """
-    content = override(read_content(path), assignments)
-    if limit is not None:
-        content = override(content, [f"dataset.limit={limit}"])
-    return parse_spec(content, str(path))
-
-
 def label_of(spec: AlgorithmSpec) -> str:
     """The name of an algorithm in reports: its label, or its name and what was set."""
     if spec.label:
@@ -365,5 +312,6 @@ def label_of(spec: AlgorithmSpec) -> str:
         if spec.targets is not None:
             chosen = spec.targets
             extra["targets"] = chosen if isinstance(chosen, str) else chosen.kind
+        extra |= {"linf": f"{spec.strength.linf:g}"} if spec.strength is not None else {}
     inside = ", ".join(f"{name}={value}" for name, value in extra.items())
     return f"{spec.name}({inside})" if inside else spec.name

@@ -10,15 +10,13 @@ from pydantic import Field, field_validator, model_validator
 
 from defender.scaling import Pipeline
 from defender.training import ClassifierTraining
+from tasks.spec_files import override, parse, read_content
 from tasks.specs import (
     DatasetSpec,
     Deviations,
     PipelineSpec,
     RunName,
     Strict,
-    override,
-    parse,
-    read_content,
 )
 
 

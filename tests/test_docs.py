@@ -24,7 +24,8 @@ from tasks import specs
 from tasks.building import build
 from tasks.names import find
 from tasks.precomputed import Precomputed
-from tasks.specs import DatasetSpec, Spec, parse_spec
+from tasks.spec_files import parse_spec
+from tasks.specs import DatasetSpec, Spec
 from tasks.train_specs import TrainSpec, load_train_spec
 from tasks.workbench import Workbench
 from tests.cases import MODEL

@@ -13,7 +13,7 @@ from torch import nn
 from defender.models.classifiers import shapes_cnn
 from flows.schedule import drive
 from tasks.compute import compute_chunk
-from tasks.specs import parse_spec
+from tasks.spec_files import parse_spec
 from tasks.survey import Survey, Work, survey
 from tasks.workbench import Workbench
 

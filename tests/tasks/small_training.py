@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from tasks.model_card import export, weights_path
-from tasks.specs import parse
+from tasks.spec_files import parse
 from tasks.train_specs import TrainSpec
 from tasks.training import Trainer
 

@@ -10,7 +10,7 @@ import pytest
 
 from flows.schedule import chunk_order, drive
 from tasks.devices import prepare
-from tasks.specs import load_spec
+from tasks.spec_files import load_spec
 from tasks.summary import Summary
 from tasks.survey import Survey, survey
 from tasks.workbench import Workbench

@@ -6,17 +6,10 @@ from typing import Any
 import pytest
 
 from defender.attacks import ATTACKS
-from tasks.building import build, parse_number
+from tasks.building import build
 from tasks.errors import SpecError
-from tasks.specs import (
-    AlgorithmSpec,
-    AttackSpec,
-    DetectorSpec,
-    label_of,
-    load_spec,
-    override,
-    parse_spec,
-)
+from tasks.spec_files import load_spec, override, parse_spec
+from tasks.specs import AlgorithmSpec, AttackSpec, DetectorSpec, label_of, parse_number
 from tests import toy
 
 

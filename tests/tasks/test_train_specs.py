@@ -9,7 +9,7 @@ import pytest
 from defender.scaling import Pipeline
 from defender.training import ClassifierTraining
 from tasks.errors import SpecError
-from tasks.specs import parse
+from tasks.spec_files import parse
 from tasks.train_specs import RecipeSpec, TrainSpec, load_train_spec
 from tests.tasks import small_training as small
 
