@@ -6,14 +6,10 @@ Weights are read as safetensors or with a weights-only load; nothing is ever unp
 from __future__ import annotations
 
 import hashlib
-import http.client
 import importlib
 import inspect
 import io
-import json
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
@@ -26,11 +22,11 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from defender.models.classifiers import Normalised, cifar_resnet, shapes_cnn
+from defender.models.linearity import IMAGENET_MEAN, IMAGENET_STD
 from defender.models.xray import xray_cnn
 from tasks.errors import ModelError
+from tasks.query_models import QueryModel, http_endpoint, python_callable
 from tasks.specs import ModelSpec
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -91,36 +87,81 @@ def digest_state(state: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
+def read_bytes(path: Path, field: str = "model.weights") -> bytes:
+    """The content of a file.
+
+    Raises:
+        ModelError: naming the field, where the file cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{field}: expected a file, got {path}: {error.strerror}") from None
+
+
+def read_safetensors(
+    data: bytes, source: object, field: str = "model.weights"
+) -> dict[str, Tensor]:
+    """The tensors in the content of a safetensors file.
+
+    Raises:
+        ModelError: naming the field and the source, for anything else.
+    """
+    try:
+        return dict(load_safetensors(data))
+    except SafetensorError as error:
+        raise ModelError(f"{field}: {source} is not safetensors: {error}") from None
+
+
+def read_pickled(data: bytes, source: object, expected: str, field: str = "model.weights") -> Any:
+    """What torch saved, read without unpickling code.
+
+    Args:
+        data: content of the file.
+        source: what the file is called in messages.
+        expected: what should be in it, for messages.
+        field: the field of the specification that names it.
+
+    Raises:
+        ModelError: where the file is damaged or holds what is not allowed.
+    """
+    try:
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).split("\n", 1)[0]
+        raise ModelError(f"{field}: {source}: expected {expected}, got {reason}") from None
+
+
+def read_state(path: Path, field: str = "model.weights") -> dict[str, Tensor]:
     """Read a state dict from a .safetensors file, or from a .pt file without unpickling code.
 
     Raises:
         ModelError: where the file is absent, damaged, or holds anything but tensors.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"model.weights: expected a file, got {path}: {error.strerror}") from None
-    try:
-        if path.suffix == ".safetensors":
-            return dict(load_safetensors(data))
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except SafetensorError as error:
-        raise ModelError(f"model.weights: {path} is not safetensors: {error}") from None
-    except Exception as error:
-        reason = str(error).split("\n", 1)[0]
-        raise ModelError(
-            f"model.weights: {path}: expected a state dict of tensors only, got {reason}"
-        ) from None
+    data = read_bytes(path, field)
+    if path.suffix == ".safetensors":
+        return read_safetensors(data, path, field)
+    state = read_pickled(data, path, "a state dict of tensors only", field)
     for nested in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(nested), dict):
             state = state[nested]
+    return check_state(state, path, field)
+
+
+def check_state(state: Any, source: object, field: str = "model.weights") -> dict[str, Tensor]:
+    """The state dict itself.
+
+    Raises:
+        ModelError: where it is no dict of tensors.
+    """
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ModelError(f"model.weights: {path}: expected a dict of tensors")
+        raise ModelError(f"{field}: {source}: expected a dict of tensors")
     return state
 
 
-def load_state(network: nn.Module, state: dict[str, Tensor], source: str) -> None:
+def load_state(
+    network: nn.Module, state: dict[str, Tensor], source: str, field: str = "model.weights"
+) -> None:
     """Load a state dict exactly, naming the first tensor that does not fit.
 
     Raises:
@@ -132,100 +173,31 @@ def load_state(network: nn.Module, state: dict[str, Tensor], source: str) -> Non
             if name.endswith("num_batches_tracked"):
                 state = {**state, name: value}
                 continue
-            raise ModelError(f"model.weights: {source}: expected a tensor {name}, found none")
+            raise ModelError(f"{field}: {source}: expected a tensor {name}, found none")
         if state[name].shape != value.shape:
             raise ModelError(
-                f"model.weights: {source}: {name}: expected shape {tuple(value.shape)}, "
+                f"{field}: {source}: {name}: expected shape {tuple(value.shape)}, "
                 f"got {tuple(state[name].shape)}"
             )
     for name in state:
         if name not in expected:
-            raise ModelError(f"model.weights: {source}: unexpected tensor {name}")
+            raise ModelError(f"{field}: {source}: unexpected tensor {name}")
     network.load_state_dict({k: state[k].to(expected[k].dtype) for k in expected})
 
 
-class QueryModel(nn.Module):
-    """A model that answers with scores and gives no gradients.
+def packaged_weights(name: str, field: str = "model.name") -> bytes:
+    """The content of a file of weights that comes with the package.
 
-    Args:
-        ask: maps uint8 pixels as float images (n, c, h, w) in [0, 1] to scores (n, classes).
-        name: what it is called in reports.
-        classes: number of scores an image, where it is known.
-        origin: what stands for the model in ``repr``: an address, or the source of a callable.
+    Raises:
+        ModelError: where it is not installed.
     """
-
-    def __init__(
-        self,
-        ask: Callable[[Tensor], Tensor],
-        name: str,
-        classes: int | None,
-        origin: bytes = b"",
-    ) -> None:
-        super().__init__()
-        self.ask = ask
-        self.name = name
-        self.classes = classes
-        self.digest = digest_bytes(origin)
-
-    @torch.no_grad()
-    def forward(self, images: Tensor) -> Tensor:
-        """Query the model; the answer carries no gradients.
-
-        Raises:
-            ModelError: where the answer is not one finite row of scores an image.
-            ConnectionError: where an endpoint gives no answer, which may pass.
-        """
-        scores = self.ask(images.detach().cpu())
-        shape = (len(images), self.classes) if self.classes else (len(images), -1)
-        fits = scores.ndim == 2 and len(scores) == len(images)
-        if not fits or self.classes not in (None, scores.shape[1]):
-            raise ModelError(f"{self.name}: expected scores {shape}, got {tuple(scores.shape)}")
-        if not torch.isfinite(scores).all():
-            raise ModelError(f"{self.name}: expected finite scores")
-        return scores.to(images.device, torch.float32)
-
-    def __repr__(self) -> str:
-        return f"{self.name}@{self.digest[:12]}"
+    packaged = resources.files("tasks").joinpath("weights", name)
+    if not packaged.is_file():
+        raise ModelError(f"{field}: the weights {name} are not installed")
+    return packaged.read_bytes()
 
 
-def _http(url: str, timeout: float) -> Callable[[Tensor], Tensor]:
-    def ask(images: Tensor) -> Tensor:
-        body = json.dumps({"images": images.tolist()}).encode()
-        request = urllib.request.Request(
-            url, data=body, headers={"Content-Type": "application/json"}
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=timeout) as reply:
-                answer = json.loads(reply.read())
-            return torch.tensor(answer["logits"], dtype=torch.float32)
-        except urllib.error.HTTPError as error:
-            if error.code < 500:
-                raise ModelError(f"{url}: expected scores, got HTTP status {error.code}") from None
-            raise ConnectionError(f"{url}: no answer: HTTP status {error.code}") from None
-        except (OSError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", None) or str(error) or type(error).__name__
-            raise ConnectionError(f"{url}: no answer: {reason}") from None
-        except (ValueError, KeyError, TypeError) as error:
-            reason = f"no {error}" if isinstance(error, KeyError) else str(error)
-            raise ModelError(f'{url}: expected {{"logits": [[...], ...]}}, got {reason}') from None
-
-    return ask
-
-
-def _callable(function: Callable[[Any], Any], name: str) -> Callable[[Tensor], Tensor]:
-    def ask(images: Tensor) -> Tensor:
-        # a copy, because what is asked must not be changed by who answers
-        answer = function(images.numpy().copy())
-        try:
-            return torch.as_tensor(answer)
-        except (TypeError, ValueError, RuntimeError):
-            kind = type(answer).__name__
-            raise ModelError(f"{name}: expected an array of scores, got {kind}") from None
-
-    return ask
-
-
-def _source(function: Callable[..., Any]) -> bytes:
+def source_of(function: Callable[..., Any]) -> bytes:
     """The text of the file that defines a callable, or its name where there is no such file."""
     try:
         return Path(inspect.getsourcefile(function) or "").read_bytes()
@@ -233,33 +205,39 @@ def _source(function: Callable[..., Any]) -> bytes:
         return repr(getattr(function, "__qualname__", type(function).__qualname__)).encode()
 
 
-def _attribute(reference: str, folder: Path) -> Any:
+def attribute_of(reference: str, folder: Path, field: str = "model.name") -> Any:
+    """What ``<module>:<name>`` names; the module may lie in the folder.
+
+    Raises:
+        ModelError: naming the field, where there is no such thing.
+    """
     module_name, separator, attribute = reference.rpartition(":")
     if not separator or not module_name or not attribute:
-        raise ModelError(f"model.name: expected <module>:<name>, got {reference!r}")
+        raise ModelError(f"{field}: expected <module>:<name>, got {reference!r}")
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
     try:
         return getattr(importlib.import_module(module_name), attribute)
     except ImportError as error:
-        raise ModelError(f"model.name: cannot import {module_name}: {error}") from None
+        raise ModelError(f"{field}: cannot import {module_name}: {error}") from None
     except AttributeError:
-        raise ModelError(f"model.name: {module_name} has no {attribute!r}") from None
+        raise ModelError(f"{field}: {module_name} has no {attribute!r}") from None
 
 
-def user_network(name: str, folder: Path) -> nn.Module:
+def user_network(name: str, folder: Path, field: str = "model.name") -> nn.Module:
     """The network that ``python:<module>:<factory>`` makes.
 
     Args:
         name: the model's name as a specification states it.
         folder: folder of the specification, where the module may lie.
+        field: the field of the specification that states it.
 
     Raises:
         ModelError: where there is no such factory or it returns something else.
     """
-    made = _attribute(name.removeprefix("python:"), folder)()
+    made = attribute_of(name.removeprefix("python:"), folder, field)()
     if not isinstance(made, nn.Module):
-        raise ModelError(f"model.name: expected {name} to return a torch module, got {made!r}")
+        raise ModelError(f"{field}: expected {name} to return a torch module, got {made!r}")
     return made
 
 
@@ -300,12 +278,12 @@ def load_model(spec: ModelSpec, folder: Path, device: torch.device) -> nn.Module
     """
     label, name = spec.label or spec.name, spec.name
     if name.startswith(("http://", "https://")):
-        ask = _http(name, spec.timeout)
+        ask = http_endpoint(name, spec.timeout)
         return QueryModel(ask, label, spec.classes, name.encode()).eval()
     if name.startswith("callable:"):
-        function = _attribute(name.removeprefix("callable:"), folder)
-        ask = _callable(function, label)
-        return QueryModel(ask, label, spec.classes, _source(function)).eval()
+        function = attribute_of(name.removeprefix("callable:"), folder)
+        ask = python_callable(function, label)
+        return QueryModel(ask, label, spec.classes, source_of(function)).eval()
     mean, std = spec.mean, spec.std
     state: dict[str, Tensor] | None = None
     source = spec.weights or ""
@@ -314,11 +292,8 @@ def load_model(spec: ModelSpec, folder: Path, device: torch.device) -> nn.Module
         network = shipped.factory()
         mean, std = mean or shipped.mean, std or shipped.std
         if spec.weights is None:
-            packaged = resources.files("tasks").joinpath("weights", shipped.weights)
             source = shipped.weights
-            if not packaged.is_file():
-                raise ModelError(f"model.name: the weights {source} are not installed")
-            state = dict(load_safetensors(packaged.read_bytes()))
+            state = dict(load_safetensors(packaged_weights(source)))
     elif name.startswith("torchvision:"):
         network = _torchvision(name.removeprefix("torchvision:"), spec.weights)
         mean, std = mean or IMAGENET_MEAN, std or IMAGENET_STD
@@ -328,8 +303,7 @@ def load_model(spec: ModelSpec, folder: Path, device: torch.device) -> nn.Module
         known = ", ".join([*MODELS, *OTHER_MODELS])
         raise ModelError(f"model.name: expected one of {known}, got {name!r}")
     if spec.weights is not None:
-        path = Path(spec.weights)
-        state = read_state(path if path.is_absolute() else folder / path)
+        state = read_state(folder / spec.weights)
     if state is not None:
         load_state(network, state, source)
     mean, std = mean or (0.0,), std or (1.0,)
