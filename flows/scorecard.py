@@ -21,6 +21,13 @@ RATES = {name for name, metric in METRICS.items() if metric.kind in ("rate", "cl
 }
 SHARES = {name for name, metric in METRICS.items() if metric.kind == "mask"}
 TITLES = {
+    "gain": "Gain",
+    "quality": "Quality",
+    "srcc": "SRCC",
+    "absolute_gain": "Gain of range",
+    "defended_gain": "Gain, both defended",
+    "score": "Score",
+    "score_shift": "Score shift, SD",
     "accuracy": "Accuracy",
     "balanced_accuracy": "Balanced accuracy",
     "attack_success": "Attack success",

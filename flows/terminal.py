@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 SHOWN = (
+    *("gain", "quality", "srcc", "score_shift"),
     *("accuracy", "balanced_accuracy", "attack_success", "label_recovery"),
     *("o1", "o2", "scaled_psnr", "psnr", "ssim"),
 )

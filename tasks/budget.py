@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -18,6 +19,10 @@ BASE = 700 << 20
 
 COLUMN_BYTES = 200
 """Bytes an image takes in the columns of one score or detect stage while a run is summed up."""
+
+
+DIFFERENTIATING = ("strength", "attack", "purify", "detect")
+"""Stages that may keep what a backward pass needs."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +48,18 @@ def project(bench: Workbench, state: Survey) -> Projection:
     side = int((pixels / count / 3) ** 0.5) or 32
     batch = min(count, bench.rule.size(side, side))
     activations = batch * activation_bytes(bench, side)
-    images = {"ingest": 2, "target": 2, "attack": 3, "purify": 4, "detect": 3, "score": 4}
+    images = {
+        "ingest": 2,
+        "target": 2,
+        "strength": 3,
+        "attack": 3,
+        "purify": 4,
+        "detect": 3,
+        "score": 4,
+    }
     needs = {
-        node.kind: images[node.kind] * pixels
-        + (activations if node.kind in ("attack", "purify", "detect") else activations // 4)
+        node.kind: images.get(node.kind, 3) * pixels
+        + (activations if node.kind in DIFFERENTIATING else activations // 4)
         for node in state.plan
         if node.kind != "ingest"
     } or {"ingest": 2 * pixels}
@@ -68,13 +81,17 @@ def activation_bytes(bench: Workbench, side: int) -> int:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    if not bench.has_model:
+    if not bench.has_model and not bench.has_metric:
         return 16 * side * side * 4
+    subject: Any = bench.model if bench.has_model else bench.metric
     channels = 1 if bench.spec.dataset.colour == "grey" else 3
     image = torch.zeros(1, channels, side, side, device=bench.device, requires_grad=True)
     try:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-            bench.model(image)
+            if getattr(subject, "needs_reference", False):
+                subject(image, image.detach())
+            else:
+                subject(image)
     except RuntimeError:
         return 64 * side * side * 4
     return 2 * sum(kept.values()) + 16 * side * side * 4

@@ -122,6 +122,15 @@ class Dataset:
         """Source items of a chunk."""
         return self.chunks[index].items
 
+    def chunks_of(self, images: int) -> int:
+        """Number of chunks, from the first on, that hold so many source items, or all."""
+        counted = 0
+        for number, chunk in enumerate(self.chunks, 1):
+            counted += len(chunk.items)
+            if counted >= images:
+                return number
+        return self.chunk_count
+
     def chunk_key(self, index: int) -> str:
         """What a chunk is made from: names, labels and stamps of its items, decode options."""
         identity = digest_of(self.source.identity())

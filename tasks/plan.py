@@ -17,7 +17,15 @@ from tasks.errors import SpecError
 from tasks.specs import label_of
 from tasks.workbench import Workbench
 
-RULES = {"ingest": 1, "target": 1, "attack": 1, "detect": 1, "purify": 1, "score": 2}
+RULES = {
+    "ingest": 1,
+    "target": 1,
+    "strength": 1,
+    "attack": 1,
+    "detect": 1,
+    "purify": 1,
+    "score": 2,
+}
 """Version of what this package itself does in a stage; raising one recomputes that stage."""
 
 
@@ -27,7 +35,8 @@ class Node:
 
     Args:
         name: unique within the plan; what status and progress show.
-        kind: ``ingest``, ``target``, ``attack``, ``detect``, ``purify`` or ``score``.
+        kind: ``ingest``, ``target``, ``strength``, ``attack``, ``detect``, ``purify`` or
+            ``score``.
         fingerprint: name of the stage's folder in the store.
         inputs: node that supplies each input, by role.
         position: index of the algorithm in its list of the specification; -1 for none.
@@ -118,7 +127,10 @@ class Plan:
                 **through,
                 **common,
                 **({"pipeline": repr(bench.pipeline)} if "target" in inputs else {}),
+                **({"metric": repr(bench.metric)} if bench.has_metric and asks else {}),
             )
+            if spec.strength is not None:
+                inputs["strength"] = self._add_strength(bench, position, label, config)
             self._add(
                 Node(
                     f"attack/{label}",
@@ -149,6 +161,34 @@ class Plan:
         name = f"target/{label}"
         self._add(Node(name, "target", fingerprint, {"images": "ingest"}, position, config=config))
         return name
+
+    def _add_strength(
+        self, bench: Workbench, position: int, label: str, attack: dict[str, Any]
+    ) -> str:
+        """The stage that finds how strong an attack must be."""
+        wanted = bench.spec.attacks[position].strength
+        if wanted is None:
+            raise SpecError(f"attacks[{position}].strength: expected one, got nothing")
+        config = {
+            **attack,
+            "kind": "strength",
+            "rules": [RULES["strength"], RULES["attack"]],
+            "linf": wanted.linf,
+            "images": wanted.images,
+        }
+        self._add(
+            Node(
+                f"strength/{label}",
+                "strength",
+                digest_of(config)[:24],
+                {"images": "ingest"},
+                position,
+                attack=label,
+                config=config,
+                gathers=bench.dataset.chunks_of(wanted.images),
+            )
+        )
+        return f"strength/{label}"
 
     def _sources(self) -> list[tuple[str, str]]:
         return [("ingest", "none"), *((node.name, node.attack) for node in self._of("attack"))]
@@ -212,6 +252,8 @@ class Plan:
             "model": repr(bench.model) if bench.has_model else None,
             "columns": sorted(bench.distortions),
             **({} if bench.pipeline is None else {"pipeline": repr(bench.pipeline)}),
+            **({"metric": repr(bench.metric)} if bench.has_metric else {}),
+            **({"likeness": 1} if bench.has_metric and "quality" in bench.spec.metrics else {}),
             **{name: common[name] for name in ("batch", "device")},
         }
         fingerprint = digest_of(config)[:24]

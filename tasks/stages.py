@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from defender import metrics
-from defender.noise import derive_seeds
-from defender.norms import quantise_within, to_uint8
-from defender.objectives import Classify, Defended, Misclassify, ScaleTo
+from defender.norms import to_uint8
+from defender.objectives import ScaleTo
 from storage.ingest import ingest_chunk
 from tasks.batches import Batch, map_columns, map_images
 from tasks.chunk import Chunk, Made, StageFunction
-from tasks.errors import ModelError, SpecError
+from tasks.errors import SpecError
+from tasks.fitting import settled, strength
+from tasks.goals import check_labels, goal, stored
 from tasks.precomputed import Precomputed
+from tasks.quality_scores import opinion
 from tasks.scaled_scores import ScaledScores
 from tasks.targets import like
 
@@ -39,10 +41,8 @@ def attack(chunk: Chunk) -> Made:
     clean = chunk.images("images")
     if isinstance(algorithm, Precomputed):
         return Made(algorithm.read(bench.dataset, chunk.index, chunk.rows, clean))
+    algorithm = settled(chunk, algorithm)
     labels, seeds = chunk.labels(), chunk.seeds()
-    norm = algorithm.budget if algorithm.budget in ("linf", "l2") else None
-    epsilon = getattr(algorithm, "epsilon", None)
-
     pictures = chunk.images("target") if "target" in chunk.inputs else None
 
     def run(images: Tensor, batch: Batch) -> Tensor:
@@ -52,9 +52,9 @@ def attack(chunk: Chunk) -> Made:
         elif algorithm.threat == "none":
             objective = None
         else:
-            objective = _objective(chunk, images, batch.pick(labels), batch.pick(seeds))
-        attacked = algorithm(images, objective, seeds=batch.pick(seeds))
-        return quantise_within(attacked, images, norm=norm, epsilon=epsilon)
+            given = batch.pick(labels), batch.pick(seeds)
+            objective = goal(bench, node.position, images, *given)
+        return stored(algorithm, images, objective, batch.pick(seeds))
 
     return Made(map_images(clean, bench.rule, bench.device, run))
 
@@ -71,47 +71,6 @@ def target(chunk: Chunk) -> Made:
         pixels = torch.tensor(like(picture, image.shape[0]))[None]
         made.append(pipeline.of(pixels)(pixels)[0].contiguous().numpy())
     return Made(made, rows.add_column(0, "id", pa.array(chunk.ids, pa.string())))
-
-
-def _objective(chunk: Chunk, images: Tensor, labels: Tensor, seeds: Tensor) -> Any:
-    bench, position = chunk.bench, chunk.node.position
-    spec = bench.spec.attacks[position]
-    classes = bench.classes(images)
-    check_labels(labels, classes, repr(bench.model))
-    if spec.target is not None:
-        if spec.target >= classes:
-            raise ModelError(
-                f"attacks[{position}].target: expected a class below {classes}, got {spec.target}"
-            )
-        objective: Any = Classify(bench.model, torch.full_like(labels, spec.target))
-    else:
-        if bool((labels < 0).any()):
-            with torch.no_grad():
-                labels = torch.where(labels < 0, bench.model(images).argmax(1), labels)
-        objective = Misclassify(bench.model, labels)
-    if spec.through is None:
-        return objective
-    purifier = bench.purifiers[bench.purifier_position(spec.through)]
-    return Defended(
-        objective,
-        purifier,
-        draws=spec.draws,
-        seeds=derive_seeds(seeds, "through"),
-        backward=spec.backward,
-    )
-
-
-def check_labels(labels: Tensor, classes: int, model: str) -> None:
-    """Refuse labels that the model has no output for.
-
-    Raises:
-        ModelError: naming the label and the number of outputs.
-    """
-    if int(labels.max()) >= classes:
-        raise ModelError(
-            f"{model} has {classes} outputs, but the dataset holds label "
-            f"{int(labels.max())}; expected labels below {classes}"
-        )
 
 
 def purify(chunk: Chunk) -> Made:
@@ -164,6 +123,8 @@ def score(chunk: Chunk) -> Made:
 
     def run(images: Tensor, batch: Batch) -> dict[str, Tensor]:
         columns = _answers(bench.model, images, batch.pick(labels)) if bench.has_model else {}
+        if bench.has_metric:
+            columns |= opinion(bench, images, batch.stack(clean, bench.device))
         if all(clean[i].shape == current[i].shape for i in batch.index):
             original = batch.stack(clean, bench.device)
             columns |= {name: getattr(metrics, name)(original, images) for name in wanted}
@@ -202,6 +163,7 @@ def _table(chunk: Chunk, columns: dict[str, list[float]]) -> pa.Table:
 STAGES: dict[str, StageFunction] = {
     "ingest": ingest,
     "target": target,
+    "strength": strength,
     "attack": attack,
     "detect": detect,
     "purify": purify,

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from defender.metrics.quality import absolute_gain, relative_gain, srcc, srcc_interval
 from defender.metrics.rates import (
     balanced_accuracy,
     conformal_threshold,
@@ -194,12 +195,13 @@ class Summary:
         policy: str = "none",
     ) -> Row:
         spec = self.bench.spec
+        subject = spec.model or spec.metric
         draws = 1
         if node.attack != "none":
             position = self.state.plan.nodes[f"attack/{node.attack}"].position
             draws = spec.attacks[position].draws
         return {
-            "model": "none" if spec.model is None else spec.model.label or spec.model.name,
+            "model": "none" if subject is None else subject.label or subject.name,
             "attack": node.attack,
             "threat": self._threat(node.attack),
             "detector": detector,
@@ -260,6 +262,8 @@ class Summary:
         if self.bench.has_model:
             prediction = self.columns.column(node.name, "prediction")
             yield from self._rates(node, prediction, np.ones(len(counted), dtype=bool), counted)
+        if self.bench.has_metric:
+            yield from self._quality(node)
         if node.attack == "none" and node.purifier == "none":
             return
         there = self.columns.table(node.name).schema.names
@@ -269,6 +273,33 @@ class Summary:
                 yield self._mean(node, metric, values)
         if "o1" in there:
             yield from self._goals(node)
+
+    def _quality(self, node: Node) -> Iterator[Row]:
+        """What a quality metric says; purification is judged against the clean image."""
+        spec, counted = self.bench.spec, self.split.counted
+        metric: Any = self.bench.metric
+        scores = self.columns.column(node.name, "score")[counted]
+        clean = self.columns.column("score/none/none", "score")[counted]
+        bare = node.attack == "none" and node.purifier == "none"
+        found: dict[str, Column] = {"score": scores}
+        if not bare:
+            found["gain"] = relative_gain(clean, scores)
+            found["absolute_gain"] = absolute_gain(clean, scores, metric.score_range)
+            spread = float(np.std(clean, ddof=1)) if len(clean) > 1 else math.nan
+            sign = -1.0 if metric.lower_is_better else 1.0
+            found["score_shift"] = sign * (scores - clean) / (spread or math.nan)
+        if node.attack != "none" and node.purifier != "none":
+            own = self.columns.column(f"score/none/{node.purifier}", "score")[counted]
+            found["defended_gain"] = relative_gain(own, scores)
+        if "likeness" in self.columns.table(node.name).schema.names and not bare:
+            found["quality"] = self.columns.column(node.name, "likeness")[counted]
+        for name, values in found.items():
+            if self._wanted(name):
+                yield self._mean(node, name, values)
+        if self._wanted("srcc") and not bare:
+            low, high = srcc_interval(scores, clean, seed=spec.seed)
+            n = int(np.count_nonzero(np.isfinite(scores)))
+            yield self._row(node, "srcc", srcc(scores, clean), low, high, n)
 
     def _goals(self, node: Node) -> Iterator[Row]:
         """Whether the goals of a scaling attack hold, and what the model then says."""

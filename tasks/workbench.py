@@ -86,6 +86,24 @@ class Workbench:
         model = load_model(self.spec.model, self.folder, self.device)
         return model if self.pipeline is None else Scaled(model, self.pipeline).eval()
 
+    @cached_property
+    def metric(self) -> nn.Module:
+        """The image-quality metric that is attacked and defended.
+
+        Raises:
+            SpecError: where the specification names none.
+        """
+        if self.spec.metric is None:
+            raise SpecError("metric: expected an image-quality metric, got nothing")
+        from tasks.quality_models import load_metric
+
+        return load_metric(self.spec.metric, self.folder, self.device)
+
+    @property
+    def has_metric(self) -> bool:
+        """Whether the specification names an image-quality metric."""
+        return self.spec.metric is not None
+
     @property
     def has_model(self) -> bool:
         """Whether the specification names a model."""
@@ -185,8 +203,7 @@ class Workbench:
             SpecError, ModelError, StorageError: saying what is wrong and where.
         """
         _ = self.dataset, self.device, self.attacks, self.detectors, self.purifiers
-        if self.has_model:
-            _ = self.model
+        self._check_subject()
         for i, (spec, attack) in enumerate(zip(self.spec.attacks, self.attacks, strict=True)):
             if spec.through is not None:
                 purifier = self.purifiers[self.purifier_position(spec.through)]
@@ -199,6 +216,20 @@ class Workbench:
                 attack.check(self.dataset, f"attacks[{i}]")
             self._check_targets(i, spec, attack)
             self._check_tried(i, spec)
+
+    def _check_subject(self) -> None:
+        if self.has_model and self.has_metric:
+            raise SpecError("metric: expected either model or metric, got both")
+        if self.has_model:
+            _ = self.model
+        if not self.has_metric:
+            return
+        _ = self.metric
+        if self.pipeline is not None:
+            raise SpecError(
+                "pipeline: a quality metric sees images as they are; expected none, or "
+                "dataset.resize"
+            )
 
     def _check_tried(self, i: int, spec: AttackSpec) -> None:
         for field in ("detectors", "purifiers"):
@@ -222,8 +253,16 @@ class Workbench:
                 f"attacks[{i}].targets: expected the pictures that {spec.name} hides: other-class, "
                 "other-image or a dataset, got nothing"
             )
-        if not hides and not self.has_model and attack.threat not in ("none", "precomputed"):
+        asks = attack.threat not in ("none", "precomputed")
+        if not hides and not self.has_model and not self.has_metric and asks:
             raise SpecError(f"attacks[{i}]: {spec.name} attacks a model; expected the field model")
+        if spec.target is not None and self.has_metric:
+            raise SpecError(f"attacks[{i}].target: a quality metric has no classes; expected none")
+        if spec.strength is not None and (not asks or hides or not hasattr(attack, "strength")):
+            raise SpecError(
+                f"attacks[{i}].strength: {spec.name} has no strength that could be searched; "
+                "expected none"
+            )
         if not hides and spec.targets is not None:
             raise SpecError(f"attacks[{i}].targets: {spec.name} hides no picture; expected none")
         if hides and spec.through is not None:

@@ -193,6 +193,7 @@ def test_every_field_of_a_specification_is_described() -> None:
         "The whole": specs.Spec,
         "`dataset`": specs.DatasetSpec,
         "`model`": specs.ModelSpec,
+        "`metric`": specs.MetricSpec,
         "`pipeline`": specs.PipelineSpec,
         "`attacks`": specs.AttackSpec,
         "`detectors`": specs.DetectorSpec,

@@ -22,15 +22,16 @@ class Metric:
         doc: one line that defines it.
         better: which direction is better for the defender.
         kind: ``"rate"`` (true or false for each image, a share of a dataset), ``"distortion"``
-            (a number for a pair of images), ``"mask"`` (a share for each image) or ``"class"`` (a
-            share of a dataset that is no plain share of its images).
+            (a number for a pair of images), ``"mask"`` (a share for each image), ``"class"`` (a
+            share of a dataset that is no plain share of its images) or ``"score"`` (made from the
+            scores of an image-quality metric).
         unit: unit of the number.
     """
 
     name: str
     doc: str
     better: Literal["higher", "lower"] = "higher"
-    kind: Literal["rate", "distortion", "mask", "class"] = "distortion"
+    kind: Literal["rate", "distortion", "mask", "class", "score"] = "distortion"
     unit: str = ""
 
 
@@ -54,6 +55,44 @@ METRICS: dict[str, Metric] = {
             "label_recovery",
             "the class predicted for the purified image is that of the clean image",
             kind="rate",
+        ),
+        Metric(
+            "gain",
+            "change of the quality metric's score from the clean image's, as a share of that: 0 is "
+            "the score of the clean image",
+            better="lower",
+            kind="score",
+        ),
+        Metric(
+            "absolute_gain",
+            "change of the quality metric's score from the clean image's, as a share of the "
+            "metric's range",
+            better="lower",
+            kind="score",
+        ),
+        Metric(
+            "defended_gain",
+            "change of the score from that of the clean image behind the same purifier, as a share",
+            better="lower",
+            kind="score",
+        ),
+        Metric(
+            "quality",
+            "likeness to the clean image: mean of SSIM (flat 7 x 7 window) and PSNR / 80 dB, PSNR "
+            "counted up to 80 dB",
+            kind="score",
+        ),
+        Metric(
+            "srcc",
+            "Spearman's rank correlation of the scores with those of the clean images",
+            kind="score",
+        ),
+        Metric("score", "mean score of the quality metric", kind="score"),
+        Metric(
+            "score_shift",
+            "rise of the mean score over the clean images', in standard deviations of theirs",
+            better="lower",
+            kind="score",
         ),
         Metric("psnr", "peak signal-to-noise ratio, peak 1, inf for equal images", unit="dB"),
         Metric(

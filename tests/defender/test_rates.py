@@ -28,11 +28,13 @@ def test_every_metric_is_described() -> None:
         *("psnr", "psnr_legacy", "ssim", "ms_ssim", "l2", "linf"),
         *("mask_precision", "mask_recall", "mask_precision_top"),
         *("scaled_psnr", "target_psnr", "o1", "o2", "scaling_success", "target_agreement"),
+        *("gain", "absolute_gain", "defended_gain", "quality", "srcc", "score", "score_shift"),
     }
     assert all(metric.name == name and metric.doc for name, metric in METRICS.items())
     lower = {name for name, metric in METRICS.items() if metric.better == "lower"}
     attacker = {"target_psnr", "o1", "o2", "scaling_success", "target_agreement"}
-    assert lower == {"attack_success", "l2", "linf"} | attacker
+    gains = {"gain", "absolute_gain", "defended_gain", "score_shift"}
+    assert lower == {"attack_success", "l2", "linf"} | attacker | gains
 
 
 @given(n=st.integers(1, 500), data=st.data(), confidence=st.sampled_from([0.8, 0.95, 0.99]))

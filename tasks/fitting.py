@@ -1,0 +1,110 @@
+"""What must be found on many images before an attack can start: its strength."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from defender import metrics
+from defender.norms import from_uint8
+from defender.strength import OutOfReach, calibrate, strength_name, with_strength
+from storage.scores import read_rows
+from tasks.batches import Batch, batches
+from tasks.chunk import Chunk, Made
+from tasks.errors import SpecError
+from tasks.goals import goal, stored
+
+LEAST, LARGEST = 1e-3, 1e3
+"""Strengths that are tried, as multiples of the wanted change."""
+
+
+def gathered(chunk: Chunk, role: str) -> Iterator[Chunk]:
+    """The chunks that a gathering stage is made of, in order, each as a chunk of its own."""
+    bench, node = chunk.bench, chunk.node
+    for number in range(node.gathers):
+        given = chunk.inputs[f"{role} {number}"]
+        yield Chunk(bench, node, number, {"images": given}, given)
+
+
+def strength(chunk: Chunk) -> Made:
+    """Find the strength at which an attack changes images as much as the specification wants.
+
+    The change is the mean over images of the largest change of a value, after rounding to 8 bits.
+
+    Raises:
+        SpecError: where no strength does that.
+    """
+    bench, position = chunk.bench, chunk.node.position
+    spec, algorithm = bench.spec.attacks[position], bench.attacks[position]
+    wanted = spec.strength
+    if wanted is None:
+        raise SpecError(f"attacks[{position}].strength: expected one, got nothing")
+    work = list(_batches(chunk, wanted.images))
+
+    def measure(value: float) -> float:
+        changed: list[Tensor] = []
+        attack = with_strength(algorithm, value)
+        for images, labels, seeds, count in work:
+            objective = goal(bench, position, images, labels, seeds)
+            result = from_uint8(stored(attack, images, objective, seeds))
+            changed.append(metrics.linf(images, result)[:count])
+        return float(torch.cat(changed).mean())
+
+    name = strength_name(algorithm)
+    low, high = _interval(algorithm, name, wanted.linf)
+    try:
+        found = calibrate(measure, wanted.linf, low, high)
+    except OutOfReach as error:
+        raise SpecError(f"attacks[{position}].strength.linf: {error}") from None
+    tries = [{"value": value, "reached": reached} for value, reached in found.tries]
+    row = {
+        "attack": repr(algorithm),
+        "parameter": name,
+        "value": found.value,
+        "wanted": wanted.linf,
+        "reached": found.reached,
+        "images": sum(count for *_, count in work),
+        "tries": tries,
+    }
+    return Made(rows=pa.Table.from_pylist([row]))
+
+
+def _interval(algorithm: Any, name: str, wanted: float) -> tuple[float, float]:
+    """Strengths to look at, within the range of the parameter."""
+    meta = type(algorithm).__dataclass_fields__[name].metadata
+    high = wanted * LARGEST
+    if meta.get("high") is not None:
+        high = min(high, float(meta["high"]))
+    return wanted * LEAST, high
+
+
+def _batches(chunk: Chunk, wanted: int) -> Iterator[tuple[Tensor, Tensor, Tensor, int]]:
+    """Images, labels, seeds and the number of real images of each batch, up to so many images."""
+    bench, left = chunk.bench, wanted
+    for part in gathered(chunk, "images"):
+        if left <= 0:
+            return
+        images = part.images("images")[:left]
+        left -= len(images)
+        labels, seeds = part.labels(), part.seeds()
+        for batch in batches(images, bench.rule):
+            yield _batch(batch, images, labels, seeds, bench.device)
+
+
+def _batch(
+    batch: Batch, images: list[Any], labels: Tensor, seeds: Tensor, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, int]:
+    pixels = batch.stack(images, device)
+    return pixels, batch.pick(labels), batch.pick(seeds), len(batch.index)
+
+
+def settled(chunk: Chunk, algorithm: Any) -> Any:
+    """The attack with the strength that was found for it, if one was to be found."""
+    if "strength" not in chunk.inputs:
+        return algorithm
+    rows = read_rows(chunk.bench.store.rows(chunk.inputs["strength"].ref))
+    return with_strength(algorithm, float(rows["value"][0].as_py()))
