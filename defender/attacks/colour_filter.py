@@ -36,10 +36,10 @@ class AdvCF:
         TypeError: an objective without a gradient.
 
     Source: Z. Zhao, Z. Liu, M. Larson, "Adversarial Color Enhancement: Generating Unrestricted
-    Adversarial Images by Optimizing a Color Filter", 2020, arXiv 2002.01008;
-    with the score of a metric in the place of a classifier's loss, and defaults, as in A. Gushchin
-    et al., "Adversarial purification for no-reference image-quality metrics", 2024,
-    arXiv 2404.06957 (repository AleksandrGushchin/adversarial_purification).
+    Adversarial Images by Optimizing a Color Filter", 2020, arXiv 2002.01008; with the score of a
+    metric in the place of a classifier's loss, and defaults, as in A. Gushchin et al.,
+    "Adversarial purification for no-reference image-quality metrics: applicability study and new
+    methods", 2024, arXiv 2404.06957.
     Differs: no search for the weight; the curve after the last step is a candidate too; each
     image keeps its own best.
     """
@@ -79,18 +79,16 @@ class AdvCF:
         pieces = Pieces(images, self.pieces)
         theta = images.new_full((*images.shape[:2], self.pieces), 1 / self.pieces)
         adam = Adam(theta, self.step_size)
-        best, best_scores, attacked = images.clone(), None, images
+        best, attacked = images, images
+        best_scores = images.new_full((len(images),), -torch.inf)
         for _ in range(self.steps):
             scores, steepest = value_and_gradient(objective, attacked, check=False)
-            if best_scores is None:
-                best_scores = scores
-            _keep_better(best, best_scores, attacked, scores)
+            best, best_scores = _better(best, best_scores, attacked, scores)
             upward = pieces.pull_back(steepest).div_(-span)
             theta.sub_(adam.step(_descent(theta, upward, self.weight)))
             theta.clamp_(min=_FLATTEST / self.pieces)
             attacked = pieces.apply(theta / theta.sum(dim=2, keepdim=True))
-        _keep_better(best, best_scores, attacked, objective(attacked))
-        return best
+        return _better(best, best_scores, attacked, objective(attacked))[0]
 
 
 class Pieces:
@@ -142,11 +140,13 @@ class Pieces:
         return (inside + above).to(gradient)
 
 
-def _keep_better(best: Images, best_scores: Tensor, images: Images, scores: Tensor) -> None:
-    """Put images in place of the best ones where their scores are larger."""
+def _better(
+    best: Images, best_scores: Tensor, images: Images, scores: Tensor
+) -> tuple[Images, Tensor]:
+    """The best images with their scores, those with larger scores put in their place."""
     better = scores > best_scores
-    torch.where(better.view(-1, 1, 1, 1), images, best, out=best)
-    torch.where(better, scores, best_scores, out=best_scores)
+    chosen = torch.where(better.view(-1, 1, 1, 1), images, best)
+    return chosen, torch.where(better, scores, best_scores)
 
 
 def _descent(theta: Tensor, gradient: Tensor, weight: float) -> Tensor:
