@@ -48,6 +48,7 @@ class Square:
     )
     budget: ClassVar[Budget] = "linf"
     threat: ClassVar[Threat] = "query"
+    strength: ClassVar[str] = "epsilon"
 
     epsilon: float = parameter(
         doc="radius of the linf ball", low=0, high=1, unit="[0, 1] intensity"
@@ -74,7 +75,7 @@ class Square:
         """
         if self.queries < 2 or self.epsilon == 0 or not len(images):
             return images.clone()
-        clean_scores = _scores(objective, images)
+        clean_scores = scores_of(objective, images)
         n, channels, height, width = images.shape
         low, high = box(images, self.epsilon)
         places = noise.derive_seeds(seeds, "square")
@@ -82,7 +83,7 @@ class Square:
         best = images.clone()
         best.add_(stripes.view(n, channels, 1, width).to(images), alpha=self.epsilon)
         torch.clamp(best, low, high, out=best)
-        best_scores = _scores(objective, best)
+        best_scores = scores_of(objective, best)
         rows = torch.arange(height, device=images.device)
         columns = torch.arange(width, device=images.device)
         for query in range(2, self.queries):
@@ -94,7 +95,7 @@ class Square:
             inside = _span(rows, top, side).unsqueeze(2) & _span(columns, left, side).unsqueeze(1)
             proposal = torch.where(sign > 0, high, low)
             proposal = torch.where(inside.unsqueeze(1), proposal, best)
-            scores = _scores(objective, proposal)
+            scores = scores_of(objective, proposal)
             better = scores > best_scores
             torch.where(better.view(-1, 1, 1, 1), proposal, best, out=best)
             torch.where(better, scores, best_scores, out=best_scores)
@@ -115,7 +116,12 @@ def _span(positions: Tensor, start: Tensor, length: int) -> Tensor:
     return (offset >= 0) & (offset < length)
 
 
-def _scores(objective: Objective, images: Images) -> Tensor:
+def scores_of(objective: Objective, images: Images) -> Tensor:
+    """Ask for the scores (n,) of images (n, c, h, w).
+
+    Raises:
+        ValueError: where the answer is not one score an image, naming the objective.
+    """
     scores = objective(images)
     if scores.shape != (len(images),):
         raise ValueError(
