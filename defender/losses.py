@@ -8,7 +8,8 @@ from torch import Tensor
 
 def _normalised(scores: Tensor, q: float, epsilon: float) -> Tensor:
     centred = scores - scores.mean()
-    return centred / (torch.linalg.vector_norm(centred, q) + epsilon)
+    normalised: Tensor = centred / (torch.linalg.vector_norm(centred, q) + epsilon)
+    return normalised
 
 
 def norm_in_norm(
@@ -48,4 +49,5 @@ def norm_in_norm(
         )
     difference = _normalised(predicted, q, epsilon) - _normalised(target, q, epsilon)
     scale = 2.0 ** max(1.0, 1 / q) * len(predicted) ** max(0.0, 1 / p - 1 / q)
-    return (difference.abs() / scale).pow(p).sum()
+    loss: Tensor = (difference.abs() / scale).pow(p).sum()
+    return loss
