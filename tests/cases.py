@@ -13,13 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from defender.attacks import (
+    AMIFGSM,
     FGSM,
     IFGSM,
+    MADC,
+    MIFGSM,
     PGD,
     AdaptiveScaling,
     Corruption,
     ImageScaling,
+    Korhonen,
     Square,
+    Zhang,
 )
 from defender.detectors import (
     CleanFilter,
@@ -150,6 +155,14 @@ ATTACK_CASES: list[Any] = [
     PGD(0.03, 0.01, 5, random_start=False),
     PGD(0.5, 0.2, 5, norm="l2", restarts=2),
     Square(8 / 255, 60),
+    MIFGSM(),
+    MIFGSM(0.03, 5, 0.5),
+    AMIFGSM(),
+    AMIFGSM(0.03, quality_factor=0.1),
+    Zhang(),
+    Korhonen(),
+    MADC(),
+    MADC(0.02, rmse=0.02),
     ImageScaling(),
     ImageScaling(0.0, method="dual", more_epsilons=(1 / 255, 3 / 255)),
     ImageScaling(method="two-stage"),

@@ -33,6 +33,7 @@ class FGSM:
     )
     budget: ClassVar[Budget] = "linf"
     threat: ClassVar[Threat] = "oblivious"
+    strength: ClassVar[str] = "epsilon"
 
     epsilon: float = parameter(
         doc="radius of the linf ball", low=0, high=1, unit="[0, 1] intensity"

@@ -42,6 +42,7 @@ class IFGSM:
     )
     budget: ClassVar[Budget] = "linf"
     threat: ClassVar[Threat] = "oblivious"
+    strength: ClassVar[str] = "step_size"
 
     epsilon: float = parameter(
         0.03, doc="radius of the linf ball", low=0, high=1, unit="[0, 1] intensity"

@@ -47,6 +47,7 @@ class PGD:
         "Resistant to Adversarial Attacks, 2018, arXiv 1706.06083"
     )
     threat: ClassVar[Threat] = "oblivious"
+    strength: ClassVar[str] = "epsilon"
 
     epsilon: float = parameter(doc="radius of the ball in the norm", low=0, unit="[0, 1] intensity")
     step_size: float = parameter(doc="length of a step in the norm", low=0, unit="[0, 1] intensity")

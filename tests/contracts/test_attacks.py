@@ -11,7 +11,8 @@ import torch
 
 from defender.attacks import ATTACKS
 from defender.norms import from_uint8, quantise_within, to_uint8
-from defender.objectives import Misclassify
+from defender.objectives import Misclassify, RaiseScore
+from defender.strength import strength_name, with_strength
 from defender.types import Attack
 from tests import cases
 
@@ -29,6 +30,8 @@ attacks = pytest.mark.parametrize("attack", cases.ATTACK_CASES, ids=repr)
 hostile = that(lambda attack: attack.threat != "none")
 bounded = that(lambda attack: attack.budget in NORMS)
 scaling = that(lambda attack: attack.budget == "scaling")
+# climbs any objective by changing values, within a norm or freely
+climbing = that(lambda attack: attack.threat != "none" and attack.budget in (*NORMS, "none"))
 # hiding from a defence costs part of the target
 exact = that(lambda attack: attack.budget == "scaling" and attack.threat == "oblivious")
 
@@ -55,6 +58,17 @@ def test_declares_what_it_is(attack: Any) -> None:
     assert all(field.metadata["doc"] for field in parameters)
     assert all(f"{field.name}=" in repr(attack) for field in parameters)
     assert "\n" not in repr(attack)
+
+
+@climbing
+def test_its_strength_is_a_parameter_that_decides_how_much_it_changes(attack: Any) -> None:
+    images, value = cases.images(), getattr(attack, strength_name(attack))
+    changes = [
+        (attacked(with_strength(attack, share * value)) - images).abs().amax(dim=(1, 2, 3)).mean()
+        for share in (0.0, 0.5, 1.0)
+    ]
+    assert changes[0] == 0
+    assert changes[0] < changes[1] < changes[2]
 
 
 @attacks
@@ -104,9 +118,17 @@ def test_raises_the_objective_also_of_the_stored_image(attack: Any) -> None:
     objective = cases.objective(attack)
     images, result = cases.images(), attacked(attack)
     norm = attack.budget if attack.budget in NORMS else None
-    stored = quantise_within(result, images, norm=norm, epsilon=attack.epsilon)
+    epsilon = attack.epsilon if norm else None
+    stored = quantise_within(result, images, norm=norm, epsilon=epsilon)
     assert (objective(result) > objective(images)).all()
     assert (objective(from_uint8(stored)) > objective(images)).all()
+
+
+@climbing
+def test_raises_the_score_of_a_quality_metric(attack: Any) -> None:
+    images, objective = cases.images(), RaiseScore(cases.QUALITY)
+    result = attack(images, objective, seeds=cases.seeds())
+    assert (objective(result) > objective(images)).all()
 
 
 @attacks
@@ -133,7 +155,7 @@ def test_epsilon_zero_is_the_identity(attack: Any) -> None:
     assert torch.equal(attacked(dataclasses.replace(attack, epsilon=0.0)), images)
 
 
-@bounded
+@climbing
 def test_no_step_returns_the_images(attack: Any) -> None:
     names = {field.name for field in dataclasses.fields(attack)} & {"steps", "queries"}
     for name in names:
@@ -165,7 +187,7 @@ def test_attacks_grey_images(attack: Any) -> None:
     assert objective(result).mean() > objective(images).mean()
 
 
-@bounded
+@climbing
 def test_needs_a_gradient_or_says_that_it_does_not(attack: Any) -> None:
     def closed_box(images: torch.Tensor) -> torch.Tensor:
         return images.detach().mean(dim=(1, 2, 3))
@@ -199,10 +221,11 @@ def test_names_an_objective_whose_gradient_is_not_finite(attack: Any) -> None:
 
 @hostile
 def test_refuses_parameters_out_of_range(attack: Any) -> None:
+    name = "epsilon" if attack.budget == "scaling" else strength_name(attack)
     for value in (-0.1, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match="epsilon"):
-            dataclasses.replace(attack, epsilon=value)
-    with pytest.raises(TypeError, match="epsilon"):
-        dataclasses.replace(attack, epsilon="8/255")
+        with pytest.raises(ValueError, match=name):
+            dataclasses.replace(attack, **{name: value})
+    with pytest.raises(TypeError, match=name):
+        dataclasses.replace(attack, **{name: "8/255"})
     with pytest.raises(dataclasses.FrozenInstanceError):
-        attack.epsilon = 0.1
+        setattr(attack, name, 0.1)
