@@ -27,7 +27,8 @@ class AdvCF:
     all curves on the way, each image keeps the one with the largest score.
 
     Args:
-        step_size: of Adam, for the parameters theta, whose first value is 1 / ``pieces``.
+        step_size: of Adam, for the parameters theta, whose first value is 1 / ``pieces``: the
+            change grows with it up to about that value. 0 returns the images.
         steps: number of steps; 0 returns the images.
         pieces: pieces K of a curve.
         weight: of the curve's distance from the identity.
@@ -73,7 +74,7 @@ class AdvCF:
         Returns:
             (n, c, h, w) in [0, 1]; equal values of a channel stay equal.
         """
-        if self.steps == 0 or not len(images):
+        if self.steps == 0 or self.step_size == 0 or not len(images):
             return images.clone()
         span = float(getattr(objective, "span", 1.0))
         pieces = Pieces(images, self.pieces)
