@@ -18,8 +18,12 @@ from defender.attacks import (
     IFGSM,
     MADC,
     MIFGSM,
+    NES,
     PGD,
+    SSAH,
+    UAP,
     AdaptiveScaling,
+    AdvCF,
     Corruption,
     ImageScaling,
     Korhonen,
@@ -40,25 +44,43 @@ from defender.detectors import (
     PeakSpectrum,
     TargetedPatchCleanFilter,
 )
+from defender.gradients import gradient
 from defender.models import Normalised
+from defender.models.fcn import fcn, residual_fcn
 from defender.norms import from_uint8
-from defender.objectives import Misclassify, ScaleTo
+from defender.objectives import Misclassify, RaiseScore, ScaleTo
 from defender.purifiers import (
     JPEG,
     AreaScaling,
+    Bilateral,
     BitDepth,
+    ColourQuantisation,
+    DCTShrinkage,
+    DifferentiableJPEG,
+    Flip,
     Gaussian,
+    GaussianNoise,
+    Learned,
     Median,
     Minimum,
+    NonLocalMeans,
     PeakRemoval,
+    RandomCrop,
+    Resize,
+    Rotate,
     SelectiveInterpolation,
     SelectiveMedian,
     SelectiveRandom,
     SeparateCorrectCombine,
+    Sequence,
+    TotalVariation,
     Unsharp,
+    Upscale,
+    WaveletShrinkage,
 )
 from defender.scaling import Pipeline, Scaler
 from defender.types import Objective
+from defender.universal import Perturbation
 
 CLASSES = 5
 SIDE = 12
@@ -108,6 +130,17 @@ class SmoothQuality(nn.Module):
         return "smooth-quality"
 
 
+def image_network(*, residual: bool = False) -> Normalised:
+    """A network from image to image with fixed weights, behind its name and digest."""
+    generator = torch.Generator().manual_seed(22)
+    network = residual_fcn() if residual else fcn()
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.normal_(0.0, 0.1, generator=generator)
+    name = "residual-fcn" if residual else "fcn"
+    return Normalised(network, name=name, digest="0123456789abcdef").eval()
+
+
 def images(n: int = 8, channels: int = 3, seed: int = 3) -> Tensor:
     """Smooth random images on the 8-bit grid, some values at 0 and 1."""
     generator = torch.Generator().manual_seed(seed)
@@ -147,6 +180,16 @@ def objective(
     return Misclassify(model, labels(n)[index])
 
 
+def universal() -> Perturbation:
+    """What raises the loss of colour and grey images and the score of the metric, on average."""
+    goals = [
+        (Misclassify(MODEL, labels()), images()),
+        (Misclassify(classifier(1), labels()), images(channels=1)),
+        (RaiseScore(QUALITY), images()),
+    ]
+    return Perturbation(sum(0.03 * gradient(goal, x).mean(dim=0).sign() for goal, x in goals))
+
+
 ATTACK_CASES: list[Any] = [
     FGSM(8 / 255),
     IFGSM(steps=12),
@@ -163,6 +206,13 @@ ATTACK_CASES: list[Any] = [
     Korhonen(),
     MADC(),
     MADC(0.02, rmse=0.02),
+    SSAH(),
+    SSAH(0.003, weight=1.0),
+    AdvCF(0.001),
+    AdvCF(0.005, pieces=8, weight=5.0),
+    NES(8 / 255, 402, samples=10, sigma=0.01, step_size=0.005),
+    NES(0.02, 402, samples=10, step_size=0.005, tile=5),
+    UAP(1.0, universal()),
     ImageScaling(),
     ImageScaling(0.0, method="dual", more_epsilons=(1 / 255, 3 / 255)),
     ImageScaling(method="two-stage"),
@@ -232,6 +282,32 @@ PURIFIER_CASES: list[Any] = [
     PeakRemoval("original"),
     Unsharp(),
     Unsharp("original"),
+    Unsharp(amount=0.5, window=3, sigma=0.7),
+    Gaussian(1.4, window=7),
+    DifferentiableJPEG(),
+    DifferentiableJPEG(70, "cubic", "4:4:4"),
+    ColourQuantisation(),
+    Bilateral(),
+    NonLocalMeans(),
+    NonLocalMeans(0.1, patch=1, window=5, sigma=0.02),
+    TotalVariation(),
+    WaveletShrinkage(),
+    WaveletShrinkage(0.03, 5, "soft", 1),
+    DCTShrinkage(),
+    DCTShrinkage(0.1, 8),
+    GaussianNoise(),
+    Flip(),
+    Flip("horizontal"),
+    Flip("vertical"),
+    Rotate(),
+    Rotate(30.0, "reflected"),
+    RandomCrop(8),
+    Resize(),
+    Upscale(),
+    Learned(image_network()),
+    Learned(image_network(residual=True)),
+    Sequence((Median(), Unsharp())),
+    Sequence((GaussianNoise(0.02), SelectiveRandom(PIPELINE), RandomCrop(9), GaussianNoise(0.02))),
 ]
 
 COMPUTE_BATCH = 4

@@ -6,6 +6,7 @@ from typing import Any
 
 from defender.attacks.adaptive_scaling import AdaptiveScaling
 from defender.attacks.amifgsm import AMIFGSM
+from defender.attacks.colour_filter import AdvCF
 from defender.attacks.corruption import Corruption
 from defender.attacks.fgsm import FGSM
 from defender.attacks.ifgsm import IFGSM
@@ -13,12 +14,16 @@ from defender.attacks.image_scaling import ImageScaling
 from defender.attacks.korhonen import Korhonen
 from defender.attacks.madc import MADC
 from defender.attacks.mifgsm import MIFGSM
+from defender.attacks.nes import NES
 from defender.attacks.pgd import PGD
 from defender.attacks.square import Square
+from defender.attacks.ssah import SSAH
+from defender.attacks.uap import UAP
 from defender.attacks.zhang import Zhang
 
 ATTACKS: dict[str, type[Any]] = {
     "AdaptiveScaling": AdaptiveScaling,
+    "AdvCF": AdvCF,
     "AMIFGSM": AMIFGSM,
     "Corruption": Corruption,
     "FGSM": FGSM,
@@ -27,8 +32,11 @@ ATTACKS: dict[str, type[Any]] = {
     "Korhonen": Korhonen,
     "MADC": MADC,
     "MIFGSM": MIFGSM,
+    "NES": NES,
     "PGD": PGD,
+    "SSAH": SSAH,
     "Square": Square,
+    "UAP": UAP,
     "Zhang": Zhang,
 }
 
@@ -39,8 +47,12 @@ __all__ = [
     "IFGSM",
     "MADC",
     "MIFGSM",
+    "NES",
     "PGD",
+    "SSAH",
+    "UAP",
     "AdaptiveScaling",
+    "AdvCF",
     "Corruption",
     "ImageScaling",
     "Korhonen",
