@@ -43,20 +43,13 @@ def augment(
     """
     n, _, height, width = images.shape
     if flip:
-        mirrored = torch.rand(n, generator=generator) < 0.5
-        images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
+        images = mirror(images, generator)
     if rotation or zoom:
         angles = math.radians(rotation) * _either_way(n, generator)
         images = warp(images, angles, torch.exp(zoom * _either_way(n, generator)))
     if padding:
         padded = nn.functional.pad(images, [padding] * 4, mode="reflect")
-        top = torch.randint(0, 2 * padding + 1, (n,), generator=generator)
-        left = torch.randint(0, 2 * padding + 1, (n,), generator=generator)
-        rows = (top.view(-1, 1) + torch.arange(height)).view(n, 1, height, 1)
-        columns = (left.view(-1, 1) + torch.arange(width)).view(n, 1, 1, width)
-        index = torch.arange(n).view(n, 1, 1, 1)
-        channel = torch.arange(images.shape[1]).view(1, -1, 1, 1)
-        images = padded[index, channel, rows, columns]
+        images = crop(padded, (height, width), generator)
     if gamma or contrast or brightness:
         images = retone(
             images,
@@ -76,6 +69,38 @@ def augment(
         blank = row_inside.unsqueeze(2) & column_inside.unsqueeze(1)
         images = images.masked_fill(blank.unsqueeze(1), 0.5)
     return images
+
+
+def mirror(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror half of the images (n, c, h, w), of any type, left to right."""
+    mirrored = torch.rand(len(images), generator=generator) < 0.5
+    return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
+
+
+def crop(images: Tensor, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Cut a window out of each image, at a place of its own.
+
+    Args:
+        images: (n, c, h, w) of any type.
+        size: height and width of the window in pixels.
+        generator: source of the places.
+
+    Returns:
+        (n, c, *size).
+
+    Raises:
+        ValueError: where images are smaller than the window.
+    """
+    n, channels, height, width = images.shape
+    if height < size[0] or width < size[1]:
+        raise ValueError(f"crop: expected at most {height} x {width}, got {size[0]} x {size[1]}")
+    top = torch.randint(0, height - size[0] + 1, (n,), generator=generator)
+    left = torch.randint(0, width - size[1] + 1, (n,), generator=generator)
+    rows = (top.view(-1, 1) + torch.arange(size[0])).view(n, 1, size[0], 1)
+    columns = (left.view(-1, 1) + torch.arange(size[1])).view(n, 1, 1, size[1])
+    index = torch.arange(n).view(n, 1, 1, 1)
+    channel = torch.arange(channels).view(1, -1, 1, 1)
+    return images[index, channel, rows, columns]
 
 
 def warp(images: Tensor, angles: Tensor, factors: Tensor) -> Tensor:

@@ -1,0 +1,148 @@
+"""Training of quality metrics with two levels and three heads, as a sequence of states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from defender.adam import Adam
+from defender.augmentation import crop, mirror
+from defender.losses import norm_in_norm
+from defender.training import Batches, TrainingState
+from defender.training_parts import autocast, average_into, one_cycle
+
+
+@dataclass(frozen=True)
+class QualityTraining:
+    """Adam with decoupled weight decay on a one-cycle rate, and the Norm-in-Norm loss.
+
+    The loss is ``l(final) + level_weight (l(level 6) + l(level 7))``, divided by the sum of the
+    weights, with ``l`` as :func:`defender.losses.norm_in_norm`. It leaves scale and offset of the
+    outputs open; :func:`defender.quality_labels.least_squares_line` settles them afterwards.
+    Images are only cropped and mirrored, which leaves their quality as it is.
+
+    Args:
+        epochs: passes over the data.
+        peak_lr: learning rate at the top of the cycle, reached after ``warmup`` of the steps and
+            then lowered along a cosine to zero.
+        warmup: share of the steps before the peak.
+        weight_decay: share by which convolution and linear weights shrink in a step, times the
+            learning rate.
+        crop: side of the square that is cut out of each image; 0 takes whole images.
+        flip: mirror half of the images left to right.
+        p: norm of the difference in the loss.
+        q: norm by which scores are normalised in the loss.
+        level_weight: weight of the losses of levels 6 and 7.
+        average_decay: decay of the exponential moving average of the weights that is shipped.
+        precision: ``fp32`` or ``bf16`` (autocast; weights stay float32).
+
+    Source: D. Li, T. Jiang, M. Jiang, "Norm-in-Norm Loss with Faster Convergence and Better
+    Performance for Image Quality Assessment", ACM MM 2020, arXiv 2008.03889.
+    Differs: from random weights, on a one-cycle rate, with decoupled decay (I. Loshchilov,
+    F. Hutter, "Decoupled Weight Decay Regularization", 2019, arXiv 1711.05101), on crops, and
+    with averaged weights.
+    """
+
+    epochs: int = 30
+    peak_lr: float = 2e-3
+    warmup: float = 0.15
+    weight_decay: float = 0.02
+    crop: int = 0
+    flip: bool = True
+    p: float = 1.0
+    q: float = 2.0
+    level_weight: float = 0.1
+    average_decay: float = 0.998
+    precision: str = "fp32"
+
+    def fit(
+        self,
+        batches: Batches,
+        model: nn.Module,
+        *,
+        steps_per_epoch: int,
+        seed: int,
+        state: TrainingState | None = None,
+    ) -> Iterator[TrainingState]:
+        """Train ``model`` in place and yield a state after each epoch.
+
+        Args:
+            batches: ``batches(epoch)`` iterates over (uint8 images (n, c, h, w), labels (n,),
+                larger for better images) in the order of that epoch; the same order every time.
+            model: its method ``heads`` maps images in [0, 1] to three outputs (n,), of level 6,
+                of level 7 and the final one; its weights are the start.
+            steps_per_epoch: number of batches in an epoch.
+            seed: seed of the augmentation.
+            state: a state yielded before; training goes on after it, to the same end.
+
+        Raises:
+            ValueError: where images are smaller than ``crop``.
+            FloatingPointError: when the loss is not finite.
+        """
+        state = state or TrainingState()
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        optimisers = [Adam(p, step_size=0.0) for p in parameters]
+        if state.epoch:
+            model.load_state_dict(state.weights)
+            for index, adam in enumerate(optimisers):
+                adam.first, adam.second = state.momentum[2 * index : 2 * index + 2]
+                adam.steps = state.epoch * steps_per_epoch
+        else:
+            state.average = {k: v.clone() for k, v in model.state_dict().items()}
+            state.momentum = [m for adam in optimisers for m in (adam.first, adam.second)]
+        total = steps_per_epoch * self.epochs
+        while state.epoch < self.epochs:
+            model.train()
+            loss_sum, seen = 0.0, 0
+            for index, (pixels, labels) in enumerate(batches(state.epoch)):
+                step = state.epoch * steps_per_epoch + index
+                generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+                images = self._augmented(pixels, generator)
+                with autocast(self.precision):
+                    loss = self.loss(model, images, labels)
+                if not torch.isfinite(loss):
+                    raise FloatingPointError(f"training loss is {loss.item()} at step {step}")
+                gradients = torch.autograd.grad(loss, parameters)
+                rate = one_cycle(step, total, self.peak_lr, self.warmup)
+                self._update(parameters, gradients, optimisers, rate)
+                average_into(state.average, model, step, self.average_decay)
+                loss_sum += loss.item() * len(labels)
+                seen += len(labels)
+            state.epoch += 1
+            state.weights = {k: v.clone() for k, v in model.state_dict().items()}
+            state.history.append({"loss": loss_sum / seen})
+            yield state
+
+    def loss(self, model: Any, images: Tensor, labels: Tensor) -> Tensor:
+        """The loss of a batch, in [0, 1]: images (n, c, h, w) in [0, 1], labels (n,)."""
+        level6, level7, final = (
+            norm_in_norm(output.float(), labels.float(), self.p, self.q)
+            for output in model.heads(images)
+        )
+        weighted = final + self.level_weight * (level6 + level7)
+        return weighted / (1 + 2 * self.level_weight)
+
+    def _augmented(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        if self.crop:
+            pixels = crop(pixels, (self.crop, self.crop), generator)
+        if self.flip:
+            pixels = mirror(pixels, generator)
+        return (pixels.float() / 255).contiguous(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def _update(
+        self,
+        parameters: list[nn.Parameter],
+        gradients: tuple[Tensor, ...],
+        optimisers: list[Adam],
+        rate: float,
+    ) -> None:
+        for parameter, gradient, adam in zip(parameters, gradients, optimisers, strict=True):
+            adam.step_size = rate
+            if parameter.ndim > 1:
+                parameter.mul_(1 - rate * self.weight_decay)
+            parameter.sub_(adam.step(gradient))
