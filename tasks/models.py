@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from defender.models.classifiers import Normalised, cifar_resnet, shapes_cnn
 from defender.models.linearity import IMAGENET_MEAN, IMAGENET_STD
+from defender.models.whitened import cifar_resnet_wide
 from defender.models.xray import xray_cnn
 from tasks.errors import ModelError
 from tasks.query_models import QueryModel, http_endpoint, python_callable
@@ -47,6 +48,13 @@ MODELS: dict[str, Shipped] = {
         (0.4914, 0.4822, 0.4465),
         (0.2470, 0.2435, 0.2616),
         "CIFAR-10 classifier, 32 x 32, 1.12 M parameters",
+    ),
+    "cifar-resnet-wide": Shipped(
+        cifar_resnet_wide,
+        "cifar-resnet-wide.safetensors",
+        (0.4914, 0.4822, 0.4465),
+        (0.2470, 0.2435, 0.2616),
+        "CIFAR-10 classifier, 32 x 32, 1.97 M parameters, 1.8 times the work",
     ),
     "shapes-cnn": Shipped(
         shapes_cnn,

@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from flows.schedule import chunk_order, drive
 from tasks.devices import prepare
+from tasks.evaluation import evaluate
+from tasks.models import load_model
 from tasks.spec_files import load_spec
+from tasks.specs import DatasetSpec, ModelSpec
 from tasks.summary import Summary
 from tasks.survey import Survey, survey
+from tasks.training_data import TrainingData
 from tasks.workbench import Workbench
 from tests import toy
 from tests.tasks.test_pipeline import stored
@@ -69,6 +74,23 @@ def test_attacked_images_are_the_same_to_the_bit(
 ) -> None:
     state = run(attack_only(data, tmp_path, chunk_size), workers, order)
     assert stored(state, "attack/I-FGSM") == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "accuracy"), [("cifar-resnet", 0.8961), ("cifar-resnet-wide", 0.9054)]
+)
+def test_shipped_classifiers_are_as_accurate_as_their_cards_say(
+    data: Path, tmp_path: Path, name: str, accuracy: float
+) -> None:
+    images = DatasetSpec.model_validate(
+        {"kind": "cifar10", "path": str(data / "cifar10"), "split": "test", "chunk_size": 2000}
+    )
+    held_out = TrainingData(images, EXAMPLES, str(tmp_path / "store"), "held_out")
+    held_out.ingest(lambda done, total: None)
+    model = load_model(ModelSpec(name=name), EXAMPLES, torch.device("cpu"))
+    tally = evaluate(model, held_out, torch.device("cpu"))
+    assert tally.n == 10_000
+    assert tally.accuracy()["value"] == pytest.approx(accuracy, abs=0.002)
 
 
 def test_the_example_tells_the_variants_apart(data: Path, tmp_path: Path) -> None:

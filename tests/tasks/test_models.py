@@ -167,7 +167,7 @@ def test_damaged_safetensors_and_absent_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("resnet", "model.name: expected one of cifar-resnet, shapes-cnn, xray-cnn, torchvision"),
+        ("resnet", "model.name: expected one of cifar-resnet, cifar-resnet-wide, shapes-cnn, "),
         ("torchvision:resnet19", "expected a torchvision classifier, got 'resnet19'"),
         ("torchvision:fcn_resnet50", "expected a torchvision classifier"),
         ("python:tests.tasks.small_networks", "expected <module>:<name>|has no|cannot import"),
