@@ -87,22 +87,25 @@ def minimum_filter(images: Images, window: int) -> Images:
     return -functional.max_pool2d(-images, window, stride=1, padding=window // 2)
 
 
-def gaussian_filter(images: Images, sigma: float) -> Images:
-    """Gaussian blur, channel by channel, with the kernel cut at ``ceil(3 sigma)`` pixels.
+def gaussian_filter(images: Images, sigma: float, reach: int | None = None) -> Images:
+    """Gaussian blur, channel by channel, with a kernel that is cut and then normalised.
 
     Args:
         images: (n, c, h, w).
         sigma: standard deviation in pixels, > 0.
+        reach: pixels from the middle of the kernel to its end; None for ``ceil(3 sigma)``.
 
     Returns:
         (n, c, h, w), within the range of ``images``.
 
     Raises:
-        ValueError: sigma out of range, or images no larger than the reach of the kernel.
+        ValueError: sigma or reach out of range, or images no larger than the reach.
     """
     if sigma <= 0:
         raise ValueError(f"sigma: expected > 0, got {sigma}")
-    reach = max(1, -int(-3 * sigma // 1))
+    reach = max(1, -int(-3 * sigma // 1)) if reach is None else reach
+    if reach < 0:
+        raise ValueError(f"reach: expected >= 0, got {reach}")
     offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
     kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
     kernel = (kernel / kernel.sum()).to(images)

@@ -102,9 +102,17 @@ class Detector(Protocol):
 class Purifier(Protocol):
     """Cleans images of what an attacker added."""
 
-    version: ClassVar[int]
     paper: ClassVar[str]
-    keeps_size: ClassVar[bool]
+
+    @property
+    def version(self) -> int:
+        """Whole number that is raised whenever results change; mostly a class variable."""
+        ...
+
+    @property
+    def keeps_size(self) -> bool:
+        """Whether results have the size of the images; mostly a class variable."""
+        ...
 
     @property
     def knowledge(self) -> Knowledge:

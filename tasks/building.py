@@ -6,9 +6,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from defender.purifiers.composition import is_composition, parse_composition
+from defender.purifiers.sequence import Sequence
+from defender.spelling import parse_number
 from tasks.errors import SpecError
 from tasks.names import find, suggestion
-from tasks.specs import AlgorithmSpec, parse_number
+from tasks.specs import AlgorithmSpec
 
 
 def parameter_fields(kind: type) -> dict[str, dataclasses.Field[Any]]:
@@ -17,11 +20,11 @@ def parameter_fields(kind: type) -> dict[str, dataclasses.Field[Any]]:
 
 
 def build(registry: Mapping[str, type], spec: AlgorithmSpec, where: str, **given: Any) -> Any:
-    """Make the algorithm that a specification names.
+    """Make the algorithm that a specification names, or the composition it writes out.
 
     Args:
         registry: the registered algorithms of the kind.
-        spec: name and parameters.
+        spec: name and parameters; the name may hold them, as in ``median(3) > unsharp(1)``.
         where: path of the field, for error messages.
         given: what the pipeline supplies, such as ``model``; used where the algorithm has such
             a field.
@@ -29,6 +32,8 @@ def build(registry: Mapping[str, type], spec: AlgorithmSpec, where: str, **given
     Raises:
         SpecError: for an unknown name or parameter, or a value out of range.
     """
+    if is_composition(spec.name):
+        return _composed(registry, spec, where, **given)
     registered = find(registry, spec.name)
     if registered is None:
         names = sorted(registry)
@@ -58,7 +63,33 @@ def build(registry: Mapping[str, type], spec: AlgorithmSpec, where: str, **given
             f"{where}: {registered} needs to know how the model's pipeline resizes; expected the "
             "field pipeline in the specification, such as {target: 64x64}"
         )
+    for field in dataclasses.fields(kind):
+        unset = (
+            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        )
+        if unset and field.name not in {**supplied, **values}:
+            raise SpecError(f"{where}: {registered} expected its {field.name}, got nothing")
     try:
         return kind(**supplied, **values)
     except (TypeError, ValueError) as error:
         raise SpecError(f"{where}.{error}" if ":" in str(error) else f"{where}: {error}") from None
+
+
+def _composed(registry: Mapping[str, type], spec: AlgorithmSpec, where: str, **given: Any) -> Any:
+    """The algorithm whose parameters are written within its name, or several in sequence."""
+    if spec.parameters:
+        raise SpecError(
+            f"{where}: expected parameters within {spec.name!r} only, "
+            f"got {', '.join(spec.parameters)} beside it"
+        )
+    try:
+        steps = parse_composition(spec.name, registry)
+    except ValueError as error:
+        raise SpecError(f"{where}: {error}") from None
+    if len(steps) > 1 and Sequence not in registry.values():
+        raise SpecError(f"{where}: expected one algorithm, got {len(steps)} in {spec.name!r}")
+    made = [
+        build(registry, AlgorithmSpec(name=name, **parameters), where, **given)
+        for name, parameters in steps
+    ]
+    return made[0] if len(made) == 1 else Sequence(tuple(made))

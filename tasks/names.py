@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable
 
-
-def _folded(name: str) -> str:
-    return re.sub(r"[-_ ]", "", name).lower()
+from defender.spelling import folded
 
 
 def find(known: Iterable[str], name: str) -> str | None:
     """The registered spelling of a name, or None where it is not registered."""
-    return {_folded(entry): entry for entry in known}.get(_folded(name))
+    return {folded(entry): entry for entry in known}.get(folded(name))
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """`` (did you mean X?)`` where a known name is close, otherwise nothing."""
-    folded = {_folded(entry): entry for entry in known}
-    close = difflib.get_close_matches(_folded(name), list(folded), n=1)
-    return f" (did you mean {folded[close[0]]}?)" if close else ""
+    entries = {folded(entry): entry for entry in known}
+    close = difflib.get_close_matches(folded(name), list(entries), n=1)
+    return f" (did you mean {entries[close[0]]}?)" if close else ""

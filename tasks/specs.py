@@ -7,7 +7,6 @@ expected there, before anything is computed.
 from __future__ import annotations
 
 import re
-from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -21,6 +20,7 @@ from pydantic import (
 )
 
 from defender.scaling import Pipeline
+from defender.spelling import parse_number
 
 Policy = Literal["observe", "reject", "purify-if-flagged"]
 
@@ -49,18 +49,6 @@ Deviations = Annotated[tuple[float, ...], AfterValidator(_above_zero)]
 
 SIDES = re.compile(r"\s*(\d+)\s*x\s*(\d+)\s*")
 """Height and width in one word: ``224x224``."""
-
-
-FRACTION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
-
-
-def parse_number(value: Any) -> Any:
-    """Read fractions such as ``8/255``; every other value is returned as it is."""
-    if isinstance(value, str) and (match := FRACTION.fullmatch(value)):
-        if Fraction(match[2]) == 0:
-            return value
-        return float(Fraction(match[1]) / Fraction(match[2]))
-    return value
 
 
 class Strict(BaseModel):

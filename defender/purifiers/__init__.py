@@ -5,10 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 from defender.purifiers.area import AreaScaling
+from defender.purifiers.bilateral import Bilateral
+from defender.purifiers.dct_shrinkage import DCTShrinkage
+from defender.purifiers.differentiable_jpeg import DifferentiableJPEG
 from defender.purifiers.filters import JPEG, BitDepth, Gaussian, Median
+from defender.purifiers.gaussian_noise import GaussianNoise
+from defender.purifiers.geometric import Flip, RandomCrop, Rotate
+from defender.purifiers.learned import Learned
+from defender.purifiers.non_local_means import NonLocalMeans
+from defender.purifiers.presets import PRESETS
+from defender.purifiers.quantisation import ColourQuantisation
+from defender.purifiers.resizing import Resize, Upscale
 from defender.purifiers.selective import SelectiveMedian, SelectiveRandom
 from defender.purifiers.selective_interpolation import SelectiveInterpolation
 from defender.purifiers.separate_correct_combine import SeparateCorrectCombine
+from defender.purifiers.sequence import Sequence
+from defender.purifiers.total_variation import TotalVariation
+from defender.purifiers.wavelet_shrinkage import WaveletShrinkage
 from defender.purifiers.xray_filters import Minimum, PeakRemoval, Unsharp
 
 PURIFIERS: dict[str, type[Any]] = {
@@ -24,20 +37,51 @@ PURIFIERS: dict[str, type[Any]] = {
     "Minimum": Minimum,
     "PeakRemoval": PeakRemoval,
     "Unsharp": Unsharp,
+    "DifferentiableJPEG": DifferentiableJPEG,
+    "ColourQuantisation": ColourQuantisation,
+    "Bilateral": Bilateral,
+    "NonLocalMeans": NonLocalMeans,
+    "TotalVariation": TotalVariation,
+    "WaveletShrinkage": WaveletShrinkage,
+    "DCTShrinkage": DCTShrinkage,
+    "GaussianNoise": GaussianNoise,
+    "Flip": Flip,
+    "Rotate": Rotate,
+    "RandomCrop": RandomCrop,
+    "Resize": Resize,
+    "Upscale": Upscale,
+    "Learned": Learned,
+    "Sequence": Sequence,
 }
 
 __all__ = [
     "JPEG",
+    "PRESETS",
     "PURIFIERS",
     "AreaScaling",
+    "Bilateral",
     "BitDepth",
+    "ColourQuantisation",
+    "DCTShrinkage",
+    "DifferentiableJPEG",
+    "Flip",
     "Gaussian",
+    "GaussianNoise",
+    "Learned",
     "Median",
     "Minimum",
+    "NonLocalMeans",
     "PeakRemoval",
+    "RandomCrop",
+    "Resize",
+    "Rotate",
     "SelectiveInterpolation",
     "SelectiveMedian",
     "SelectiveRandom",
     "SeparateCorrectCombine",
+    "Sequence",
+    "TotalVariation",
     "Unsharp",
+    "Upscale",
+    "WaveletShrinkage",
 ]

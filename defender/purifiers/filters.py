@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,6 +21,54 @@ _SQUEEZING = (
     "W. Xu, D. Evans, Y. Qi, Feature Squeezing: Detecting Adversarial Examples in Deep Neural "
     "Networks, 2018, arXiv 1704.01155"
 )
+
+_BLOCK = 1 << 18
+"""Values worked on at a time, few enough to stay in a core's cache between two passes."""
+
+
+def clamp_through(images: Images) -> Images:
+    """Images clamped to [0, 1], gradients passing as if they were not.
+
+    Rounding leaves [0, 1] by an ulp at black and white; a plain clamp would cut gradients there.
+    """
+    return images + (images.clamp(0.0, 1.0) - images).detach()
+
+
+def in_blocks(change: Callable[[Images], Images], images: Images, *, alone: bool = False) -> Images:
+    """Images changed some at a time on the CPU, all at once elsewhere.
+
+    Args:
+        change: maps images (n, c, h, w) to images, each by itself.
+        images: (n, c, h, w).
+        alone: one at a time, for what multiplies matrices or convolves: such kernels choose their
+            arithmetic by the shape of a batch, and an image should not depend on its batch.
+
+    Returns:
+        What ``change`` gives for all of them.
+    """
+    if images.device.type != "cpu" or not len(images):
+        return change(images)
+    size = 1 if alone else max(1, _BLOCK // max(1, images[:1].numel()))
+    return torch.cat([change(part) for part in torch.split(images, size)])
+
+
+def repr_without(instance: Any, later: tuple[str, ...]) -> str:
+    """The ``repr`` of a dataclass without some fields where these have their default.
+
+    The ``repr`` names stored results. A parameter that was added to an algorithm later is left
+    out at its default, so that what was stored before keeps its name.
+
+    Args:
+        instance: the dataclass.
+        later: names of the fields in question.
+    """
+    values = [(field, getattr(instance, field.name)) for field in fields(instance)]
+    shown = [
+        f"{field.name}={value!r}"
+        for field, value in values
+        if field.name not in later or value != field.default
+    ]
+    return f"{type(instance).__name__}({', '.join(shown)})"
 
 
 class Filter:
@@ -94,15 +143,16 @@ class Median(Filter):
         return median_filter(images, self.window, self.padding)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Gaussian(Filter):
-    """Gaussian blur, channel by channel, kernel cut at ``ceil(3 sigma)``, border reflected.
+    """Gaussian blur, channel by channel, border reflected.
 
     Args:
         sigma: standard deviation in pixels.
+        window: odd side of the kernel in pixels; None cuts it at ``ceil(3 sigma)``.
 
     Raises:
-        ValueError: when called, images no larger than the reach of the kernel.
+        ValueError: an even window; when called, images no larger than the reach of the kernel.
 
     Source: R. Gonzalez, R. Woods, "Digital Image Processing", 4th edition, 2018, section 3.5.
     Differs: none.
@@ -113,12 +163,22 @@ class Gaussian(Filter):
     sigma: float = parameter(
         1.0, doc="standard deviation of the blur", low=0, open_low=True, unit="pixels"
     )
+    window: int | None = parameter(
+        None, doc="odd side of the kernel; none: cut at 3 sigma", low=1, unit="pixels"
+    )
+
+    def __post_init__(self) -> None:
+        check_parameters(self)
+        if self.window is not None and self.window % 2 == 0:
+            raise ValueError(f"window: expected an odd number >= 1, got {self.window}")
+
+    def __repr__(self) -> str:
+        return repr_without(self, later=("window",))
 
     def filtered(self, images: Images) -> Images:
         """Gaussian blur; differentiable."""
-        blurred = gaussian_filter(images, self.sigma)
-        # rounding can leave [0, 1] by an ulp; a plain clamp would cut gradients at black and white
-        return blurred + (blurred.clamp(0.0, 1.0) - blurred).detach()
+        reach = None if self.window is None else self.window // 2
+        return clamp_through(gaussian_filter(images, self.sigma, reach))
 
 
 @dataclass(frozen=True)

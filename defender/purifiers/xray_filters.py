@@ -16,13 +16,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from defender.norms import to_uint8
-from defender.purifiers.filters import Filter
+from defender.purifiers.filters import Filter, repr_without
 from defender.smoothing import minimum_filter, symmetric_pad
 from defender.types import Images, check_parameters, parameter
 
 _PROJECT = "eriksonJAguiar, scc5830_final_project, GitHub repository"
 _BLOCK = 1 << 20
-_REACH, _SIGMA = 2, 1.0
 
 
 @dataclass(frozen=True)
@@ -109,19 +108,27 @@ class PeakRemoval(Filter):
         return made.view(n, c, height, width)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Unsharp(Filter):
-    """Unsharp masking: ``clip(2 x - blur(x))`` with a 5 x 5 Gaussian of sigma 1, border symmetric.
+    """Unsharp masking: ``clip(x + a (x - blur(x)))`` with a square Gaussian, border symmetric.
 
     * ``"original"``: the Gaussian is multiplied by ``1 / 2 * pi * sigma^2`` as a program reads it,
-      which is pi / 2. Its values then sum to 9.69, so that nearly everything turns black.
+      which is pi / 2 for sigma 1. Its values then sum to 9.69, so that nearly everything turns
+      black.
     * ``"corrected"``: the Gaussian sums to 1.
 
     Args:
         variant: ``"original"`` or ``"corrected"``.
+        amount: a, how much of the difference from the blurred image is added.
+        window: odd side of the Gaussian in pixels.
+        sigma: standard deviation of the Gaussian in pixels.
+
+    Raises:
+        ValueError: an even window.
 
     Source: eriksonJAguiar, scc5830_final_project (repository).
-    Differs: ``"original"`` in none that we know of; ``"corrected"`` in the sum of the Gaussian.
+    Differs: ``"original"`` in none that we know of at the other defaults, which are the
+    project's; ``"corrected"`` in the sum of the Gaussian.
     """
 
     paper: ClassVar[str] = _PROJECT
@@ -129,16 +136,32 @@ class Unsharp(Filter):
     variant: str = parameter(
         "corrected", doc="the project's arithmetic or ours", choices=("original", "corrected")
     )
+    amount: float = parameter(1.0, doc="how much of the difference from the blur is added", low=0)
+    window: int = parameter(5, doc="odd side of the Gaussian", low=1, unit="pixels")
+    sigma: float = parameter(
+        1.0, doc="standard deviation of the Gaussian", low=0, open_low=True, unit="pixels"
+    )
+
+    def __post_init__(self) -> None:
+        check_parameters(self)
+        if self.window % 2 == 0:
+            raise ValueError(f"window: expected an odd number >= 1, got {self.window}")
+
+    def __repr__(self) -> str:
+        return repr_without(self, later=("amount", "window", "sigma"))
 
     def filtered(self, images: Images) -> Images:
         """Sharpened images; differentiable."""
-        offsets = torch.arange(-_REACH, _REACH + 1, dtype=torch.float64)
-        line = torch.exp(-(offsets**2) / (2 * _SIGMA**2))
+        reach = self.window // 2
+        offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
+        line = torch.exp(-(offsets**2) / (2 * self.sigma**2))
         kernel = torch.outer(line, line)
-        factor = math.pi / 2 * _SIGMA**2 if self.variant == "original" else 1 / kernel.sum()
-        planes = symmetric_pad(images, _REACH).flatten(0, 1).unsqueeze(1)
-        blurred = functional.conv2d(planes, (kernel * factor).to(images).view(1, 1, 5, 5))
-        return (2 * images - blurred.view_as(images)).clamp(0.0, 1.0)
+        original = self.variant == "original"
+        factor = math.pi / 2 * self.sigma**2 if original else 1 / kernel.sum()
+        planes = symmetric_pad(images, reach).flatten(0, 1).unsqueeze(1)
+        blurred = functional.conv2d(planes, (kernel * factor).to(images)[None, None])
+        sharpened = (1 + self.amount) * images - self.amount * blurred.view_as(images)
+        return sharpened.clamp(0.0, 1.0)
 
 
 def _peak_levels(levels: Tensor, bins: int, *, ends: bool) -> Tensor:

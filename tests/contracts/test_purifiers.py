@@ -109,4 +109,6 @@ def test_asks_for_the_reference_only_if_it_says_so(purifier: Any) -> None:
 def test_blind_purifiers_take_grey_images(purifier: Any) -> None:
     if purifier.knowledge == "blind":
         result = purifier(dirty(channels=1), seeds=cases.seeds())
-        assert result.shape == dirty(channels=1).shape
+        assert result.shape[:2] == dirty(channels=1).shape[:2]
+        if purifier.keeps_size:
+            assert result.shape == dirty(channels=1).shape
