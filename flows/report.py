@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from defender.scaling.audit import SAFE, UNRELATED
 from flows.bars import bar_groups
+from flows.quality_page import leaderboard_table, quality_verdict
 from flows.resize import sentence, view
 from flows.scaling_verdict import scaling_verdict
 from flows.scorecard import (
@@ -28,7 +29,9 @@ from flows.scorecard import (
 from flows.verdict import caveat, threats, verdict
 from tasks.drawing import Plot
 from tasks.figures import plots
+from tasks.fronts import front_plot
 from tasks.histograms import histograms
+from tasks.leaderboard import baseline_label, standing_of
 from tasks.outputs import rejected_rows
 from tasks.pictures import all_grids
 from tasks.resize_facts import resize_facts
@@ -43,6 +46,7 @@ CONTENTS = (
     ("attacks", ("attacked",), "Attack by attack"),
     ("overview", ("bars",), "At a glance"),
     ("resize", ("resize",), "Resize"),
+    ("leaderboard", ("leaderboard",), "Leaderboard"),
     ("scores", ("scores", "scores_told"), "Score card"),
     ("detectors", ("detectors", "detectors_told"), "Detectors"),
     ("roc", ("rocs",), "ROC curves"),
@@ -80,6 +84,10 @@ def render(state: Survey, summary: dict[str, Any], columns: Columns) -> str:
     attacked = None
     if resize is not None:
         said, attacked = scaling_verdict(rows, summary["thresholds"], sentence(resize))
+    board = [standing_of(one) for one in summary.get("leaderboard", [])]
+    if state.bench.has_metric:
+        said = quality_verdict(rows, board)
+    front = front_plot(board, baseline_label(state))
     drawn, left_out = plots(state, columns, summary["thresholds"])
     context = dict(
         summary=summary,
@@ -90,6 +98,9 @@ def render(state: Survey, summary: dict[str, Any], columns: Columns) -> str:
         bars=bars,
         bars_title=TITLES.get(metric, ""),
         bars_told=any(group.told for group in bars),
+        leaderboard=leaderboard_table(board),
+        baseline=baseline_label(state),
+        front=_inline([front] if front else []),
         scores=score_table(deployable(rows), ranked=True),
         scores_told=score_table(told(rows), ranked=False),
         detectors=detector_table(deployable(rows), summary["thresholds"]),

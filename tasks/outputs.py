@@ -14,6 +14,7 @@ import pyarrow as pa
 from storage.files import remove, sweep, write_atomic
 from storage.ledger import Finding, digest_of, sha256_file
 from storage.scores import concatenate, read_rows, write_rows
+from tasks.leaderboard import standings
 from tasks.summary import Columns, Row, Summary
 from tasks.survey import Survey
 from tasks.thresholds import FILE as THRESHOLDS
@@ -127,6 +128,8 @@ def write_outputs(
     rejected = rejected_rows(state)
     write_rows(folder / "rejected.parquet", rejected)
     content = _describe(state, rows, rejected.num_rows, summary.thresholds)
+    if bench.has_metric:
+        content["leaderboard"] = [one.as_dict() for one in standings(state, summary.columns)]
     write_json(folder / "summary.json", content)
     write_json(folder / "stages.json", references(state))
     if bench.spec.detectors:
@@ -230,9 +233,11 @@ def _describe(
 
 
 def _model(bench: Workbench) -> dict[str, str] | None:
-    if bench.spec.model is None:
+    spec = bench.spec.model or bench.spec.metric
+    if spec is None:
         return None
-    return {"name": bench.spec.model.name, "digest": getattr(bench.model, "digest", "")}
+    subject = bench.model if bench.has_model else bench.metric
+    return {"name": spec.name, "digest": getattr(subject, "digest", "")}
 
 
 def references(state: Survey) -> dict[str, Any]:

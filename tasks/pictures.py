@@ -24,6 +24,7 @@ ORDERS = (
     ("ssim", "higher"),
     ("l2", "lower"),
     ("linf", "lower"),
+    ("likeness", "higher"),
     ("l2_moved", "lower"),
 )
 """Columns by which images are ranked, the first that has values, and which end is best. What was
@@ -36,6 +37,7 @@ WORDS = {
     "l2": "L2",
     "linf": "L\u221e",
     "l2_moved": "L2 moved",
+    "likeness": "quality",
 }
 """Names of these columns as they are printed."""
 ROOM = 2_000_000
@@ -196,9 +198,10 @@ def ranking(columns: Columns, node: Node) -> tuple[str, NDArray[np.int64]]:
         if len(usable):
             signed = values[usable] if better == "lower" else -values[usable]
             return name, usable[np.argsort(signed, kind="stable")]
-    confidence = columns.column(score, "confidence").astype(np.float64)
+    name = "confidence" if "confidence" in known else "score"
+    values = columns.column(score, name).astype(np.float64)
     usable = np.flatnonzero(among)
-    return "confidence", usable[np.argsort(-confidence[usable], kind="stable")]
+    return name, usable[np.argsort(-values[usable], kind="stable")]
 
 
 def _places(total: int, count: int) -> list[int]:

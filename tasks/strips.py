@@ -76,11 +76,14 @@ class _Row:
         self.pictures: list[Picture] = []
 
     def answered(self, role: str, pixels: Pixels, score: str, note: str = "") -> None:
-        """With what the model said of it when it was scored, where there is a model."""
+        """With what the model or metric said of it when it was scored, where there is one."""
         if self.state.bench.has_model:
             prediction = int(self._values(score, "prediction")[self.example.index])
             confidence = float(self._values(score, "confidence")[self.example.index])
             self._said(role, pixels, prediction, confidence, note)
+        elif self.state.bench.has_metric:
+            value = float(self._values(score, "score")[self.example.index])
+            self._add(role, pixels, caption=f"score {value:.4g}", note=note)
         else:
             self._add(role, pixels, note=note)
 

@@ -25,6 +25,7 @@ from tasks.devices import choose_device, prepare
 from tasks.errors import ModelError, SpecError
 from tasks.models import load_model
 from tasks.precomputed import ATTACK_KINDS, Precomputed
+from tasks.quality_models import load_metric
 from tasks.specs import AlgorithmSpec, AttackSpec, DatasetSpec, Spec, label_of
 from tasks.targets import TargetPool
 
@@ -95,8 +96,6 @@ class Workbench:
         """
         if self.spec.metric is None:
             raise SpecError("metric: expected an image-quality metric, got nothing")
-        from tasks.quality_models import load_metric
-
         return load_metric(self.spec.metric, self.folder, self.device)
 
     @property
