@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 from defender.augmentation import augment
 from defender.models.classifiers import Normalised
 from defender.scaling import Pipeline
+from defender.training_parts import autocast, average_into, one_cycle
 
 Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 
@@ -35,6 +34,11 @@ class TrainingState:
     def as_dict(self) -> dict[str, Any]:
         """Plain containers, fit for ``torch.save`` and a weights-only load."""
         return dict(vars(self))
+
+    @property
+    def result(self) -> dict[str, Tensor]:
+        """What the training is for: the averaged weights."""
+        return self.average
 
 
 def _later(default: Any) -> Any:
@@ -113,13 +117,6 @@ class ClassifierTraining:
         )
         return f"{type(self).__name__}({', '.join(told)})"
 
-    def learning_rate(self, step: int, steps: int) -> float:
-        """Learning rate of ``step`` (counted from 0) among ``steps`` in all."""
-        rising = max(1, round(self.warmup * steps))
-        if step < rising:
-            return self.peak_lr * (step + 1) / rising
-        return self.peak_lr * 0.5 * (1 + math.cos(math.pi * (step - rising) / (steps - rising)))
-
     def fit(
         self,
         batches: Batches,
@@ -166,14 +163,15 @@ class ClassifierTraining:
                 step = state.epoch * steps_per_epoch + index
                 generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
                 images = self._augmented(pixels.float() / 255, pipelines, generator)
-                with self._autocast():
+                with autocast(self.precision):
                     logits = model(images.contiguous(memory_format=torch.channels_last))
                     loss = self._loss(logits, labels, weights)
                 if not torch.isfinite(loss):
                     raise FloatingPointError(f"training loss is {loss.item()} at step {step}")
                 gradients = torch.autograd.grad(loss, parameters)
-                self._update(parameters, gradients, decayed, state.momentum, step, total)
-                self._average(model, state.average, step)
+                rate = one_cycle(step, total, self.peak_lr, self.warmup)
+                self._update(parameters, gradients, decayed, state.momentum, rate)
+                average_into(state.average, model, step, self.average_decay)
                 loss_sum += loss.item() * len(labels)
                 correct += int((logits.argmax(1) == labels).sum())
                 seen += len(labels)
@@ -230,11 +228,6 @@ class ClassifierTraining:
                 images = pipelines[0].of(images)(images)
             network.initialise((images - model.mean) / model.std)
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.precision == "bf16":
-            return torch.autocast("cpu", dtype=torch.bfloat16)
-        return nullcontext()
-
     @torch.no_grad()
     def _update(
         self,
@@ -242,10 +235,8 @@ class ClassifierTraining:
         gradients: tuple[Tensor, ...],
         decayed: list[bool],
         momentum: list[Tensor],
-        step: int,
-        total: int,
+        rate: float,
     ) -> None:
-        rate = self.learning_rate(step, total)
         for parameter, gradient, decay, velocity in zip(
             parameters, gradients, decayed, momentum, strict=True
         ):
@@ -253,12 +244,3 @@ class ClassifierTraining:
             velocity.mul_(self.momentum).add_(direction)
             own = rate if decay else rate * self.bias_rate
             parameter.sub_(own * (direction + self.momentum * velocity))
-
-    @torch.no_grad()
-    def _average(self, model: nn.Module, average: dict[str, Tensor], step: int) -> None:
-        decay = min(self.average_decay, (1 + step) / (10 + step))
-        for name, value in model.state_dict().items():
-            if value.is_floating_point():
-                average[name].lerp_(value, 1 - decay)
-            else:
-                average[name].copy_(value)

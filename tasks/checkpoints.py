@@ -1,12 +1,15 @@
-"""Checkpoints of a training: the last two states, each vouched for by the ledger."""
+"""Checkpoints of what is fitted: the last two states, each vouched for by the ledger."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
+from torch import Tensor
 
 from defender.training import TrainingState
 from storage.files import remove, sweep, write_atomic
@@ -17,29 +20,49 @@ KEPT = 2
 """Checkpoints kept: where the last one is damaged, the training goes on from the one before."""
 
 
-class Checkpoints:
-    """The states of one training, by epoch.
+class State(Protocol):
+    """What an epoch leaves behind, and continues exactly."""
+
+    epoch: int
+
+    @property
+    def result(self) -> dict[str, Tensor]:
+        """The tensors that it is all for."""
+        ...
+
+    def as_dict(self) -> dict[str, Any]:
+        """The arguments of a state that is the same: plain containers, numbers and tensors."""
+        ...
+
+
+AnyState = TypeVar("AnyState", bound=State)
+
+
+class States(Generic[AnyState]):
+    """The states of one fitting, by epoch.
 
     Args:
-        folder: the training's folder in the store.
-        inputs: digests of what the training is made from, by role.
+        folder: the fitting's folder in the store.
+        inputs: digests of what it is made from, by role.
+        kind: makes a state from what :meth:`State.as_dict` gave.
     """
 
-    def __init__(self, folder: Path, inputs: dict[str, str]) -> None:
+    def __init__(self, folder: Path, inputs: dict[str, str], kind: Callable[..., AnyState]) -> None:
         self.folder = folder
         self.inputs = inputs
+        self.kind = kind
         self.ledger = Ledger(folder)
 
     def path(self, epoch: int) -> Path:
         """Where the state after an epoch lies."""
         return self.folder / _file(_key(epoch))
 
-    def save(self, state: TrainingState, seconds: float) -> Mark:
+    def save(self, state: AnyState, seconds: float) -> Mark:
         """Store a state, vouch for it, and drop the ones that are no longer needed.
 
         Args:
             state: the state after an epoch.
-            seconds: what the training has taken so far.
+            seconds: what the fitting has taken so far.
 
         Raises:
             StoreError: where the store cannot be written.
@@ -55,7 +78,7 @@ class Checkpoints:
             key=key,
             inputs=self.inputs,
             files={_file(key): sha256_file(path)},
-            content=digest_state(state.average),
+            content=digest_state(state.result),
             images=0,
             receipt={
                 "epoch": state.epoch,
@@ -79,15 +102,27 @@ class Checkpoints:
                 return mark
         return None
 
-    def load(self, mark: Mark, device: torch.device) -> TrainingState:
+    def load(self, mark: Mark, device: torch.device) -> AnyState:
         """The state that a mark vouches for."""
         data = (self.folder / _file(mark.key)).read_bytes()
         content = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
-        return TrainingState(**content)
+        return self.kind(**content)
 
     def _drop(self, key: str) -> None:
         remove(self.ledger.path(key))
         remove(self.folder / _file(key))
+
+
+class Checkpoints(States[TrainingState]):
+    """The states of one training of a network.
+
+    Args:
+        folder: the training's folder in the store.
+        inputs: digests of what the training is made from, by role.
+    """
+
+    def __init__(self, folder: Path, inputs: dict[str, str]) -> None:
+        super().__init__(folder, inputs, TrainingState)
 
 
 def _key(epoch: int) -> str:
