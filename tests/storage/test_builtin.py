@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from storage.errors import DatasetNotFound, SourceError
 from storage.sources import Photos, Shapes
@@ -34,6 +36,35 @@ def test_shapes_are_the_same_on_every_machine() -> None:
     for index in range(200):
         digest.update(draw(index % 3, "test", index * 1001).tobytes())
     assert digest.hexdigest() == "5e22457f16a9715cb7d8acae1b7b9a406b1c8f54cfaadc9be9d09e0610531f43"
+
+
+def test_photographs_are_cut_into_squares() -> None:
+    whole = {
+        item.name: image for item, image in zip(Photos().items(), contents(Photos()), strict=True)
+    }
+    source = Photos(crop=224, pieces=2)
+    items = list(source.items())
+    names = [item.name.rpartition("/")[0] for item in items]
+    assert max(map(names.count, names)) == 2
+    assert len({item.name for item in items}) == len(items)
+    assert set(names) < set(whole)
+    pieces = list(source.read(items))
+    assert all(piece.shape == (224, 224, 3) for piece in pieces)
+    backwards = list(source.read(items[::-1]))[::-1]
+    assert all(np.array_equal(x, y) for x, y in zip(pieces, backwards, strict=True))
+    with Image.open(io.BytesIO(whole["astronaut.png"])) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    for item, piece in zip(items, pieces, strict=True):
+        if item.name.startswith("astronaut.png/"):
+            left, top = map(int, item.name.rpartition("/")[2].split("-"))
+            assert np.array_equal(piece, pixels[top : top + 224, left : left + 224])
+
+
+def test_whole_photographs_keep_their_identity() -> None:
+    assert Photos().identity() == {"kind": "builtin:photos"}
+    assert Photos(crop=224).identity() == {"kind": "builtin:photos", "crop": 224, "pieces": 3}
+    with pytest.raises(ValueError, match="crop: expected an integer of at least 1"):
+        Photos(crop=0)
 
 
 def test_catalogue_of_shapes() -> None:
