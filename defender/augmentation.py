@@ -17,6 +17,7 @@ def augment(
     generator: torch.Generator,
     rotation: float = 0.0,
     zoom: float = 0.0,
+    stretch: float = 0.0,
     gamma: float = 0.0,
     contrast: float = 0.0,
     brightness: float = 0.0,
@@ -33,6 +34,8 @@ def augment(
         generator: source of all random numbers.
         rotation: turn by up to so many degrees, either way.
         zoom: scale by a factor between ``exp(-zoom)`` and ``exp(zoom)``.
+        stretch: scale the width by up to ``exp(stretch)`` and the height by as much less, or the
+            other way round.
         gamma: raise intensities to a power between ``exp(-gamma)`` and ``exp(gamma)``.
         contrast: multiply differences from the image's mean by ``exp(-contrast)`` to
             ``exp(contrast)``.
@@ -44,9 +47,11 @@ def augment(
     n, _, height, width = images.shape
     if flip:
         images = mirror(images, generator)
-    if rotation or zoom:
+    if rotation or zoom or stretch:
         angles = math.radians(rotation) * _either_way(n, generator)
-        images = warp(images, angles, torch.exp(zoom * _either_way(n, generator)))
+        factors = torch.exp(zoom * _either_way(n, generator))
+        wide = torch.exp(stretch * _either_way(n, generator)) if stretch else None
+        images = warp(images, angles, factors, wide)
     if padding:
         padded = nn.functional.pad(images, [padding] * 4, mode="reflect")
         images = crop(padded, (height, width), generator)
@@ -103,19 +108,24 @@ def crop(images: Tensor, size: tuple[int, int], generator: torch.Generator) -> T
     return images[index, channel, rows, columns]
 
 
-def warp(images: Tensor, angles: Tensor, factors: Tensor) -> Tensor:
+def warp(
+    images: Tensor, angles: Tensor, factors: Tensor, stretches: Tensor | None = None
+) -> Tensor:
     """Turn images about their centre and scale them, linearly interpolated and reflected.
 
     Args:
         images: (n, c, h, w) float.
         angles: radians (n,), counter-clockwise as one looks at the image.
         factors: (n,), above 1 enlarges.
+        stretches: (n,), above 1 makes the content wider and as much lower; none: as it is.
     """
     height, width = images.shape[2:]
     cosine, sine, nought = angles.cos() / factors, angles.sin() / factors, 0 * angles
     # affine_grid measures each axis in halves of its own side
     across = torch.stack([cosine, -sine * height / width, nought], dim=1)
     down = torch.stack([sine * width / height, cosine, nought], dim=1)
+    if stretches is not None:
+        across, down = across / stretches[:, None], down * stretches[:, None]
     grid = nn.functional.affine_grid(
         torch.stack([across, down], dim=1), list(images.shape), align_corners=False
     )

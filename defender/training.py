@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -80,12 +81,16 @@ class ClassifierTraining:
         weight_decay: L2 penalty, on convolution and linear weights only.
         bias_rate: factor of the learning rate for shifts and other one-dimensional parameters.
         label_smoothing: mass given to the other classes.
-        padding, flip, cutout, rotation, zoom, gamma, contrast, brightness: see
+        padding, flip, cutout, rotation, zoom, stretch, gamma, contrast, brightness: see
             :func:`defender.augmentation.augment`.
         average_decay: decay of the exponential moving average of the weights that is shipped.
         precision: ``fp32`` or ``bf16`` (autocast; weights stay float32).
         class_weights: ``equal``, or ``balanced``: the loss of an image is weighted by the inverse
             of the share of its class, so that every class has the same say.
+        mixup: each image is mixed with another of its batch, ``w`` to ``1 - w``, and so is its
+            loss, with one ``w`` a batch from a Beta distribution of this parameter; 0 for none.
+
+    Source: H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018, arXiv 1710.09412.
     """
 
     epochs: int = 40
@@ -106,6 +111,8 @@ class ClassifierTraining:
     contrast: float = _later(0.0)
     brightness: float = _later(0.0)
     class_weights: str = _later("equal")
+    stretch: float = _later(0.0)
+    mixup: float = _later(0.0)
 
     def __repr__(self) -> str:
         """The parameters as a call, without later ones that are at their default."""
@@ -163,9 +170,15 @@ class ClassifierTraining:
                 step = state.epoch * steps_per_epoch + index
                 generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
                 images = self._augmented(pixels.float() / 255, pipelines, generator)
+                share, other = self._partners(len(labels), seed, step, generator)
+                if other is not None:
+                    images = share * images + (1 - share) * images[other]
                 with autocast(self.precision):
                     logits = model(images.contiguous(memory_format=torch.channels_last))
                     loss = self._loss(logits, labels, weights)
+                    if other is not None:
+                        mixed = self._loss(logits, labels[other], weights)
+                        loss = share * loss + (1 - share) * mixed
                 if not torch.isfinite(loss):
                     raise FloatingPointError(f"training loss is {loss.item()} at step {step}")
                 gradients = torch.autograd.grad(loss, parameters)
@@ -189,6 +202,15 @@ class ClassifierTraining:
         weights = images.sum() / ((images > 0).sum() * images)
         return weights.masked_fill(images == 0, 0.0)
 
+    def _partners(
+        self, count: int, seed: int, step: int, generator: torch.Generator
+    ) -> tuple[float, Tensor | None]:
+        """Share of the images themselves in a batch, and which others they are mixed with."""
+        if not self.mixup:
+            return 1.0, None
+        share = float(np.random.default_rng([seed, step]).beta(self.mixup, self.mixup))
+        return share, torch.randperm(count, generator=generator)
+
     def _loss(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
         if weights is not None:
             weights = nn.functional.pad(weights, (0, logits.shape[1] - len(weights)))
@@ -206,6 +228,7 @@ class ClassifierTraining:
             cutout=self.cutout,
             rotation=self.rotation,
             zoom=self.zoom,
+            stretch=self.stretch,
             gamma=self.gamma,
             contrast=self.contrast,
             brightness=self.brightness,

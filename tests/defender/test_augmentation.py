@@ -86,3 +86,13 @@ def test_brightness_goes_either_way_and_no_further() -> None:
     assert means.abs().max() <= 0.2
     assert means.min() < -0.18
     assert means.max() > 0.18
+
+
+def test_stretching_widens_and_lowers_by_as_much() -> None:
+    images = torch.zeros(1, 1, 40, 40)
+    images[:, :, 15:25, 15:25] = 1
+    wide = warp(images, torch.zeros(1), torch.ones(1), torch.tensor([1.5]))[0, 0] > 0.5
+    assert int(wide.any(0).sum()) == pytest.approx(15, abs=1)
+    assert int(wide.any(1).sum()) == pytest.approx(7, abs=1)
+    same = warp(images, torch.zeros(1), torch.ones(1), torch.ones(1))
+    torch.testing.assert_close(same, images, rtol=0, atol=1e-5)

@@ -44,6 +44,41 @@ def test_balanced_weights_give_rare_classes_the_same_say(
     torch.testing.assert_close(shares / shares.sum(), torch.tensor(expected), rtol=0, atol=0.02)
 
 
+class Recorder(Constant):
+    """Keeps the images it saw."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.images = images.detach().clone()
+        return super().forward(images)
+
+
+def black_and_white(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    pixels = torch.tensor([0, 255] * 4, dtype=torch.uint8).view(8, 1, 1, 1).expand(8, 1, 4, 4)
+    yield pixels, torch.tensor([0, 1] * 4)
+
+
+def test_mixup_mixes_images_and_their_losses_by_one_share_a_batch() -> None:
+    recipe = ClassifierTraining(epochs=1, mixup=0.4, peak_lr=1e-9, **PLAIN)
+    model = Recorder(2)
+    with torch.no_grad():
+        model.bias.copy_(torch.tensor([2.0, 0.0]))
+    (state,) = recipe.fit(black_and_white, model, steps_per_epoch=1, seed=3)
+    seen = model.images[:, 0, 0, 0].double()
+    shares = sorted({round(value, 6) for value in seen.tolist()})
+    inside = [value for value in shares if 0 < value < 1]
+    assert inside
+    assert all(
+        abs(value - inside[0]) < 1e-5 or abs(value - 1 + inside[0]) < 1e-5 for value in inside
+    )
+    # constant logits: an image's loss is its share of white times log-loss of 1, and the rest of 0
+    losses = -torch.tensor([2.0, 0.0]).double().log_softmax(0)
+    expected = (1 - seen) * losses[0] + seen * losses[1]
+    assert state.history[0]["loss"] == pytest.approx(expected.mean().item(), rel=1e-5)
+    again = Recorder(2)
+    list(recipe.fit(black_and_white, again, steps_per_epoch=1, seed=3))
+    assert torch.equal(again.images, model.images)
+
+
 def test_balanced_weights_need_counts() -> None:
     recipe = ClassifierTraining(epochs=1, class_weights="balanced", **PLAIN)
     with pytest.raises(ValueError, match="class_counts: expected"):

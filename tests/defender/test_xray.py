@@ -18,6 +18,20 @@ def test_exposure_does_not_matter() -> None:
     assert not torch.allclose(logits[0], logits[1], atol=1e-2)
 
 
+def test_what_lies_in_the_margin_is_not_seen() -> None:
+    torch.manual_seed(0)
+    network = xray_cnn().eval()
+    images = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(2))
+    bordered = images.clone()
+    bordered[:, :, :8] = 1
+    bordered[:, :, :, -8:] = 0
+    with torch.inference_mode():
+        assert torch.equal(network(bordered), network(images))
+        bordered[:, :, 8] = 1
+        assert not torch.equal(network(bordered), network(images))
+    assert "margin=0.125" in repr(network)
+
+
 def test_an_even_image_is_finite() -> None:
     network = XrayNet(widths=(4, 8)).eval()
     with torch.inference_mode():
