@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from defender.types import Images
+
+_BLOCK = 1 << 17
+"""Values of windows sorted at a time."""
 
 
 def _reflect(images: Images, margin: int) -> Tensor:
@@ -60,12 +64,27 @@ def median_filter(images: Images, window: int, padding: str = "reflect") -> Imag
         raise ValueError(f"padding: expected reflect | symmetric, got {padding!r}")
     height, width = images.shape[2:]
     padded = (_reflect if padding == "reflect" else symmetric_pad)(images, window // 2)
+    if window > 1 and padded.device.type == "cpu" and not padded.requires_grad:
+        return _sorted_median(padded, window)
     shifted = [
         padded[:, :, row : row + height, column : column + width]
         for row in range(window)
         for column in range(window)
     ]
     return torch.stack(shifted).median(dim=0).values
+
+
+def _sorted_median(padded: Tensor, window: int) -> Images:
+    """The median of each window that lies inside, by sorting: many times as fast as selecting."""
+    planes = padded.flatten(0, 1).numpy()
+    views = np.lib.stride_tricks.sliding_window_view(planes, (window, window), axis=(1, 2))
+    medians = np.empty(views.shape[:3], planes.dtype)
+    rows = max(1, _BLOCK // (views.shape[2] * window**2))
+    for view, median in zip(views, medians, strict=True):
+        for top in range(0, len(view), rows):
+            ranked = np.sort(view[top : top + rows].reshape(-1, window**2), axis=-1)
+            median[top : top + rows] = ranked[:, window**2 // 2].reshape(-1, view.shape[1])
+    return torch.from_numpy(medians).view(*padded.shape[:2], *medians.shape[1:])
 
 
 def minimum_filter(images: Images, window: int) -> Images:

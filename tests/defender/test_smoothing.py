@@ -23,6 +23,19 @@ def test_median_agrees_with_scipy(window: int, padding: str, mode: str) -> None:
     assert np.array_equal(purified.numpy(), expected)
 
 
+@pytest.mark.parametrize("window", [3, 5])
+def test_median_is_the_same_with_and_without_gradients(window: int) -> None:
+    images = cases.images()
+    leaf = images.clone().requires_grad_(True)
+    differentiable = median_filter(leaf, window)
+    assert torch.equal(differentiable.detach(), median_filter(images, window))
+    (gradient,) = torch.autograd.grad(differentiable.sum(), leaf)
+    # each result is one of the pixels, whose border copies count for themselves
+    assert gradient.sum().item() == images.numel()
+    double = images.double()
+    assert median_filter(double, window).dtype == torch.float64
+
+
 @pytest.mark.parametrize("window", [1, 3, 5, 9])
 def test_minimum_agrees_with_scipy(window: int) -> None:
     images = torch.rand(2, 3, 7, 9, generator=torch.Generator().manual_seed(0))
