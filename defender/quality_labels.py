@@ -28,7 +28,7 @@ def likeness(pristine: Images, versions: Images) -> tuple[Scores, Scores]:
     """
     ms_ssim, information = [], []
     # few at a time, because the maps of many fall out of the processor's cache
-    for part in versions.split(_TOGETHER):
+    for part in torch.split(versions, _TOGETHER):
         # what float32 loses is below 1e-6 here; VIF divides by the variances of flat regions
         ms_ssim.append(multi_scale_similarity(pristine, part).double())
         information.append(vif(pristine.double(), part.double()))

@@ -35,6 +35,12 @@ def inputs_digest(
     return digests
 
 
+def vouched(bench: Workbench, node: Node, index: int, inputs: dict[str, Input]) -> Mark | None:
+    """The mark of a chunk, if the ledger vouches for it; None where it has to be made."""
+    digests = inputs_digest(bench, node, index, inputs)
+    return bench.store.ledger(node.fingerprint).vouches(chunk_key(digests), digests)
+
+
 def compute_chunk(
     bench: Workbench,
     node: Node,

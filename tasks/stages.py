@@ -15,6 +15,7 @@ from defender.objectives import ScaleTo
 from storage.ingest import ingest_chunk
 from tasks.batches import Batch, map_columns, map_images
 from tasks.chunk import Chunk, Made, StageFunction
+from tasks.distorting import distort
 from tasks.errors import SpecError
 from tasks.fitting import settled, strength
 from tasks.goals import check_labels, goal, stored
@@ -168,4 +169,5 @@ STAGES: dict[str, StageFunction] = {
     "detect": detect,
     "purify": purify,
     "score": score,
+    "distort": distort,
 }

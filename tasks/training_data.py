@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from storage.chunks import ChunkRef, chunk_key
+from storage.chunks import ChunkRef
 from storage.errors import DatasetNotFound
 from storage.images import Pixels, read_images
 from storage.ledger import Mark, digest_of
 from storage.scores import read_rows
-from tasks.compute import compute_chunk, inputs_digest
+from tasks.compute import compute_chunk, vouched
 from tasks.errors import SpecError
 from tasks.plan import ingest_node
 from tasks.specs import DatasetSpec, ModelSpec, Spec
@@ -42,6 +43,9 @@ class TrainingData:
     Raises:
         SpecError, StorageError: where the data set cannot be listed; the text names the field.
     """
+
+    _derived: ClassVar[tuple[str, ...]] = ("labels", "shape", "digest")
+    """What is computed of the chunks once, and anew when there are others."""
 
     def __init__(self, spec: DatasetSpec, folder: Path, store: str, field: str) -> None:
         self.field = field
@@ -73,7 +77,7 @@ class TrainingData:
         """
         marks = []
         for index in range(self.chunk_count):
-            marks.append(compute_chunk(self.bench, self.node, index, {}, None))
+            marks.append(self._compute(index))
             if progress is not None:
                 progress(index + 1, self.chunk_count)
         self._remember(marks)
@@ -82,20 +86,26 @@ class TrainingData:
         """Whether the ledger vouches for every chunk."""
         if self._marks is not None:
             return True
-        ledger = self.bench.store.ledger(self.node.fingerprint)
         marks = []
         for index in range(self.chunk_count):
-            inputs = inputs_digest(self.bench, self.node, index, {})
-            mark = ledger.vouches(chunk_key(inputs), inputs)
+            mark = self._vouched(index)
             if mark is None:
                 return False
             marks.append(mark)
         self._remember(marks)
         return True
 
+    def _compute(self, index: int) -> Mark:
+        """Make a chunk, unless the ledger vouches for it."""
+        return compute_chunk(self.bench, self.node, index, {}, None)
+
+    def _vouched(self, index: int) -> Mark | None:
+        """The mark of a chunk that is done, or None."""
+        return vouched(self.bench, self.node, index, {})
+
     def _remember(self, marks: list[Mark]) -> None:
         self._marks = marks
-        for name in ("labels", "shape", "digest"):
+        for name in self._derived:
             self.__dict__.pop(name, None)
 
     @property
@@ -114,6 +124,10 @@ class TrainingData:
     def rejected(self) -> int:
         """Number of source items that could not be used."""
         return self.bench.dataset.count - self.count
+
+    def sizes(self) -> dict[str, int]:
+        """How many images there are, for the card."""
+        return {"images": self.count}
 
     @property
     def seconds(self) -> float:
@@ -188,7 +202,7 @@ class TrainingData:
             window_bytes: decoded bytes shuffled together; at least one chunk is.
 
         Yields:
-            Images, uint8 (batch, c, h, w), and labels, int64 (batch,).
+            Images, uint8 (batch, c, h, w), and labels (batch,).
         """
         generator = torch.Generator().manual_seed(seed * EPOCH_STRIDE + epoch)
         if self.nbytes <= window_bytes:
@@ -221,7 +235,7 @@ class TrainingData:
         ends = np.cumsum([0, *(mark.images for mark in self.marks)])
         total = sum(self.marks[index].images for index in chunks)
         pixels = torch.empty((total, *self.shape), dtype=torch.uint8)
-        labels = torch.empty(total, dtype=torch.int64)
+        labels = torch.empty(total, dtype=self.labels.dtype)
         start = 0
         for index in chunks:
             stop = start + self.marks[index].images
