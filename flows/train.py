@@ -23,10 +23,12 @@ from flows import embedded
 from flows.artifacts import artifact_key
 from flows.train_progress import TrainProgress
 from storage.files import check_writable, exclusive
-from tasks.model_card import Card, export, exported, in_words, weights_path
+from tasks.card_words import words_of
+from tasks.model_card import export, exported, in_words, weights_path
 from tasks.prefect_task import worth_retrying
 from tasks.train_specs import load_train_spec
 from tasks.training import Trainer, open_trainer, trainer
+from tasks.training_tasks import Card
 
 Call = list[str]
 """What travels to a task: the specification as JSON, its folder, and the store."""
@@ -54,10 +56,8 @@ class TrainOutcome:
     card: Card
 
     def __str__(self) -> str:
-        held_out = self.card["held_out_accuracy"]
         return (
-            f"{held_out['value']:.2%} of {held_out['n']:,} held-out images right "
-            f"(95 % interval {held_out['ci_low']:.2%} to {held_out['ci_high']:.2%})\n"
+            f"{words_of(self.card).headline(self.card)}\n"
             f"{self.trained} of {self.epochs} epochs were trained now\n"
             f"weights: {self.weights}\n"
             f"card: {self.folder / 'card.md'}"

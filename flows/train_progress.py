@@ -13,6 +13,13 @@ from flows.progress import in_words
 
 WORDS = {"dataset": "decode", "held_out": "decode held-out", "train": "train"}
 
+NOTES = {
+    "accuracy": "{:.1%} right",
+    "held_out": "held out {:.1%}",
+    "srocc": "held-out SROCC {:.3f}",
+}
+"""What is told of an epoch beside its loss, where the record has it."""
+
 
 class TrainProgress:
     """Shows how far a training is and how long it will take.
@@ -69,9 +76,10 @@ class TrainProgress:
 
     def epoch(self, record: dict[str, Any], epochs: int) -> None:
         """Show what an epoch came to."""
-        note = f"loss {record['loss']:.3f}, {record['accuracy']:.1%} right"
-        if "held_out" in record:
-            note += f", held out {record['held_out']:.1%}"
+        note = f"loss {record['loss']:.3f}"
+        for name, words in NOTES.items():
+            if name in record:
+                note += f", {words.format(record[name])}"
         left = ""
         if "train" in self._ids:
             self._bars.update(self._ids["train"], note=note)

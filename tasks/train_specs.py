@@ -1,15 +1,20 @@
-"""Specifications of trainings: a data set, an architecture and a recipe, validated and frozen."""
+"""Specifications of trainings: images, an architecture and a recipe, validated and frozen."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from defender.distortions import DISTORTIONS, TRAINED
+from defender.quality_training import QualityTraining
 from defender.scaling import Pipeline
 from defender.training import ClassifierTraining
+from tasks.errors import SpecError
+from tasks.names import suggestion
 from tasks.spec_files import override, parse, read_content
 from tasks.specs import (
     DatasetSpec,
@@ -58,6 +63,8 @@ class RecipeSpec(Strict):
     contrast: float = Field(default=0.0, ge=0, le=2)
     brightness: float = Field(default=0.0, ge=0, le=1)
     class_weights: Literal["equal", "balanced"] = "equal"
+    stretch: float = Field(default=0.0, ge=0, le=1)
+    mixup: float = Field(default=0.0, ge=0, le=10, description="parameter of the shares; 0: none")
 
     def recipe(self) -> ClassifierTraining:
         """The algorithm with these parameters."""
@@ -72,20 +79,14 @@ class TrainComputeSpec(Strict):
     retries: int = Field(default=3, ge=0, le=20, description="tries again after a passing fault")
 
 
-class TrainSpec(Strict):
-    """A whole training: images to learn from, images held out, an architecture and a recipe."""
+class TrainingSpec(Strict):
+    """What the specifications of all trainings have."""
 
+    task: str
     name: RunName
     seed: int = Field(default=0, ge=0, lt=1 << 31)
     dataset: DatasetSpec
     held_out: DatasetSpec
-    model: ArchitectureSpec
-    pipeline: tuple[PipelineSpec, ...] = Field(
-        default=(),
-        description="resizes in front of the model: training draws one an image and epoch, the "
-        "card has the figures behind each; none: it sees images as they are",
-    )
-    training: RecipeSpec = RecipeSpec()
     batch: int = Field(default=128, ge=1, description="images a step")
     window_bytes: int = Field(
         default=1 << 30,
@@ -100,6 +101,31 @@ class TrainSpec(Strict):
     out: str = Field(default="", description="file name of the weights; empty: <name>.safetensors")
     compute: TrainComputeSpec = TrainComputeSpec()
 
+    @field_validator("out")
+    @classmethod
+    def _file_name(cls, value: str) -> str:
+        if value and (Path(value).name != value or Path(value).suffix != ".safetensors"):
+            raise ValueError(f"expected a file name that ends in .safetensors, got {value!r}")
+        return value
+
+    @property
+    def weights_name(self) -> str:
+        """File name of the exported weights."""
+        return self.out or f"{self.name}.safetensors"
+
+
+class TrainSpec(TrainingSpec):
+    """The training of a classifier: images with labels, an architecture and a recipe."""
+
+    task: Literal["classify"] = "classify"
+    model: ArchitectureSpec
+    pipeline: tuple[PipelineSpec, ...] = Field(
+        default=(),
+        description="resizes in front of the model: training draws one an image and epoch, the "
+        "card has the figures behind each; none: it sees images as they are",
+    )
+    training: RecipeSpec = RecipeSpec()
+
     @field_validator("pipeline", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
@@ -113,28 +139,94 @@ class TrainSpec(Strict):
             raise ValueError(f"expected pipelines of one target, got {targets}")
         return value
 
-    @field_validator("out")
-    @classmethod
-    def _file_name(cls, value: str) -> str:
-        if value and (Path(value).name != value or Path(value).suffix != ".safetensors"):
-            raise ValueError(f"expected a file name that ends in .safetensors, got {value!r}")
-        return value
-
     @property
     def pipelines(self) -> tuple[Pipeline, ...]:
         """The resizes in front of the model."""
         return tuple(spec.pipeline() for spec in self.pipeline)
 
-    @property
-    def weights_name(self) -> str:
-        """File name of the exported weights."""
-        return self.out or f"{self.name}.safetensors"
+
+class QualityRecipeSpec(Strict):
+    """The recipe: the parameters of :class:`defender.quality_training.QualityTraining`."""
+
+    epochs: int = Field(default=30, ge=1, le=100_000)
+    peak_lr: float = Field(default=2e-3, gt=0)
+    warmup: float = Field(default=0.15, ge=0, lt=1)
+    weight_decay: float = Field(default=0.02, ge=0)
+    crop: int = Field(default=0, ge=0, description="side of the square; 0: whole images")
+    flip: bool = True
+    p: float = Field(default=1.0, ge=1)
+    q: float = Field(default=2.0, ge=1)
+    level_weight: float = Field(default=0.1, ge=0)
+    average_decay: float = Field(default=0.998, ge=0, lt=1)
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    def recipe(self) -> QualityTraining:
+        """The algorithm with these parameters."""
+        return QualityTraining(**self.model_dump())
 
 
-def load_train_spec(path: Path, assignments: Sequence[str] = ()) -> TrainSpec:
+class QualityTrainSpec(TrainingSpec):
+    """The training of a quality metric: images to distort, a metric and a recipe."""
+
+    task: Literal["quality"]
+    model: str = Field(description="a shipped metric")
+    distortions: tuple[str, ...] = Field(
+        default=TRAINED, min_length=1, description="what the images suffer, at five levels each"
+    )
+    unseen: tuple[str, ...] = Field(
+        default=(), description="distortions of held-out images only, for the card"
+    )
+    training: QualityRecipeSpec = QualityRecipeSpec()
+
+    @field_validator("distortions", "unseen")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in DISTORTIONS:
+                known = ", ".join(DISTORTIONS)
+                raise ValueError(
+                    f"expected names among {known}, got {name!r}{suggestion(name, DISTORTIONS)}"
+                )
+        return value
+
+    @model_validator(mode="after")
+    def _once(self) -> QualityTrainSpec:
+        named = [*self.distortions, *self.unseen]
+        twice = sorted({name for name in named if named.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"distortions, unseen: expected every name once, got {', '.join(twice)} twice"
+            )
+        return self
+
+
+KINDS: dict[str, type[TrainingSpec]] = {"classify": TrainSpec, "quality": QualityTrainSpec}
+"""Specifications by their field ``task``."""
+
+
+def kind_of(content: Any, source: str) -> type[TrainingSpec]:
+    """What kind of specification the content of a file is meant to be.
+
+    Raises:
+        SpecError: for an unknown task.
+    """
+    task = content.get("task", "classify") if isinstance(content, Mapping) else "classify"
+    if not isinstance(task, str) or task not in KINDS:
+        raise SpecError(f"{source}: task: expected one of {', '.join(KINDS)}, got {task!r}")
+    return KINDS[task]
+
+
+def train_spec_of(text: str) -> TrainingSpec:
+    """The specification that was written as JSON."""
+    content = json.loads(text)
+    return kind_of(content, "spec").model_validate(content)
+
+
+def load_train_spec(path: Path, assignments: Sequence[str] = ()) -> TrainingSpec:
     """Read, override and validate the specification file of a training.
 
     Raises:
         SpecError: naming the file, the field and what was expected.
     """
-    return parse(TrainSpec, override(read_content(path), assignments), str(path))
+    content = override(read_content(path), assignments)
+    return parse(kind_of(content, str(path)), content, str(path))

@@ -11,44 +11,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from defender.models.classifiers import Normalised
-from defender.models.scaled import Scaled
 from defender.training import TrainingState
 from storage.chunks import Store
 from storage.files import local_root, write_atomic
 from storage.ledger import Mark, digest_of
 from tasks.checkpoints import Checkpoints
+from tasks.classifier_task import ClassifierTask
 from tasks.devices import choose_device, cores, prepare
-from tasks.errors import ModelError, SpecError
-from tasks.evaluation import Tally, evaluate
-from tasks.models import MODELS, OTHER_MODELS, digest_state, load_state, user_network
-from tasks.train_specs import TrainSpec
-from tasks.training_data import Batch, TrainingData
+from tasks.errors import SpecError
+from tasks.models import digest_state, load_state
+from tasks.quality_task import QualityTask
+from tasks.train_specs import QualityTrainSpec, TrainingSpec, TrainSpec, train_spec_of
+from tasks.training_data import Batch
+from tasks.training_tasks import TrainingTask
 
 RULES = 1
 """Version of what this module itself does to a training; raising it starts trainings anew."""
 
+TASKS: dict[type[TrainingSpec], Callable[[Any, Path, str], TrainingTask]] = {
+    TrainSpec: ClassifierTask,
+    QualityTrainSpec: QualityTask,
+}
+"""What is particular to a training, by its specification."""
+
 Listener = Callable[[str, int, int], None]
-
-
-class TrainedNetwork(Normalised):
-    """A network that takes images from the CPU and gives logits back there.
-
-    On a GPU its own forward pass runs under the precision of the recipe; on the CPU the recipe
-    sees to that itself.
-    """
-
-    precision = "fp32"
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Map images (n, c, h, w) in [0, 1] to logits (n, classes)."""
-        if self.mean.device.type == "cpu":
-            return super().forward(images)
-        lower = self.precision == "bf16"
-        with torch.autocast(self.mean.device.type, dtype=torch.bfloat16, enabled=lower):
-            return super().forward(images.to(self.mean.device)).float().cpu()
 
 
 class Trainer:
@@ -60,13 +47,13 @@ class Trainer:
         store: URL of the store.
     """
 
-    def __init__(self, spec: TrainSpec, folder: Path, store: str) -> None:
+    def __init__(self, spec: TrainingSpec, folder: Path, store: str) -> None:
         self.spec = spec
         self.folder = folder
         self.store = Store(local_root(store))
-        self.data = TrainingData(spec.dataset, folder, store, "dataset")
-        self.held_out = TrainingData(spec.held_out, folder, store, "held_out")
-        self.recipe = spec.training.recipe()
+        self.task: TrainingTask = TASKS[type(spec)](spec, folder, store)
+        self.data, self.held_out = self.task.data, self.task.held_out
+        self.recipe = self.task.recipe
         self.listener: Listener = lambda stage, done, total: None
         self._states: Iterator[TrainingState] | None = None
         self._epoch = -1
@@ -90,38 +77,6 @@ class Trainer:
         finally:
             torch.set_num_threads(before)
 
-    @property
-    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and deviation of the channels that the model subtracts and divides by."""
-        model = self.spec.model
-        shipped = MODELS.get(model.name)
-        mean = model.mean or (shipped.mean if shipped else (0.0,))
-        std = model.std or (shipped.std if shipped else (1.0,))
-        return mean, std
-
-    def network(self) -> nn.Module:
-        """The architecture with its first weights, the same every time.
-
-        Raises:
-            ModelError: where the specification names none.
-        """
-        name = self.spec.model.name
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.spec.seed)
-            if name in MODELS:
-                return MODELS[name].factory()
-            if name.startswith("python:"):
-                return user_network(name, self.folder)
-        known = ", ".join([*MODELS, *(other for other in OTHER_MODELS if "python" in other)])
-        raise ModelError(f"model.name: expected one of {known}, got {name!r}")
-
-    def model(self) -> TrainedNetwork:
-        """The network behind its normalisation, on the device."""
-        model = TrainedNetwork(self.network(), *self.normalisation, name=self.spec.model.name)
-        model.precision = self.recipe.precision
-        model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return model
-
     def check(self) -> None:
         """Check everything that can be checked before images are decoded.
 
@@ -129,7 +84,7 @@ class Trainer:
             SpecError, ModelError, StorageError: saying what is wrong and where.
         """
         _ = self.device, self.data.chunk_count, self.held_out.chunk_count
-        self.network()
+        self.task.network()
 
     def ingested(self) -> bool:
         """Whether both data sets are decoded and whole."""
@@ -156,34 +111,7 @@ class Trainer:
                 f"batch: expected at most {self.data.count}, the images of the data set, "
                 f"got {self.spec.batch}"
             )
-        if self.held_out.shape[0] != self.data.shape[0]:
-            raise SpecError(
-                f"held_out.colour: expected {self.data.shape[0]} channels as in dataset, "
-                f"got {self.held_out.shape[0]}"
-            )
-        model, name = self.model().eval(), self.spec.model.name
-        shape = (self.data.shape[0], *self.size_seen)
-        try:
-            with torch.inference_mode():
-                logits = model(torch.zeros(1, *shape))
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise ModelError(f"model.name: {name} cannot take images {shape}: {reason}") from None
-        if logits.ndim != 2:
-            raise ModelError(f"model.name: expected logits (n, classes), got {tuple(logits.shape)}")
-        for data in (self.data, self.held_out):
-            largest = int(data.labels.max())
-            if largest >= logits.shape[1]:
-                raise ModelError(
-                    f"model.name: {name} has {logits.shape[1]} outputs, but {data.field} holds "
-                    f"label {largest}"
-                )
-
-    @property
-    def size_seen(self) -> tuple[int, int]:
-        """Height and width of what the model sees in training."""
-        pipelines = self.spec.pipelines
-        return pipelines[0].target if pipelines else self.data.shape[1:]
+        self.task.check_images(self.device)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -193,24 +121,21 @@ class Trainer:
     @cached_property
     def config(self) -> dict[str, Any]:
         """Everything that the trained weights depend on; both data sets must be ingested."""
-        network = self.network()
+        network = self.task.network()
         whole = self.data.nbytes <= self.spec.window_bytes
-        # named only where there are any, so that trainings without keep their names
-        resizes = [repr(pipeline) for pipeline in self.spec.pipelines]
         return {
-            **({"pipelines": resizes} if resizes else {}),
             "kind": "train",
             "rules": RULES,
             "recipe": repr(self.recipe),
-            "network": self.spec.model.name,
+            "network": self.task.name,
             "layers": repr(network),
             "shapes": {k: list(v.shape) for k, v in network.state_dict().items()},
-            "normalisation": [list(part) for part in self.normalisation],
             "images": self.data.digest,
             "seed": self.spec.seed,
             "batch": self.spec.batch,
             "window": None if whole else self.spec.window_bytes,
             "device": self.device.type,
+            **self.task.config(),
         }
 
     @cached_property
@@ -256,24 +181,16 @@ class Trainer:
     def _record(self, epoch: int) -> dict[str, Any]:
         record = {"epoch": epoch, **self._history[epoch - 1]}
         seen = self.seen(epoch)
-        return record if seen is None else {**record, "held_out": seen}
+        return record if seen is None else {**record, self.task.figure: seen}
 
     def _restart(self) -> None:
-        model = self.model()
+        model = self.task.model(self.device)
         mark: Mark | None = self.checkpoints.latest()
         state = None if mark is None else self.checkpoints.load(mark, self.device)
         self._epoch = 0 if state is None else state.epoch
         self._seconds = 0.0 if mark is None else float(mark.receipt["seconds"])
         self._history = [] if state is None else state.history
-        self._states = self.recipe.fit(
-            self._batches,
-            model,
-            steps_per_epoch=self.steps_per_epoch,
-            seed=self.spec.seed,
-            state=state,
-            class_counts=torch.bincount(self.data.labels).tolist(),
-            pipelines=self.spec.pipelines,
-        )
+        self._states = self.task.fit(self._batches, model, self.steps_per_epoch, state)
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
         spec, steps = self.spec, self.steps_per_epoch
@@ -297,34 +214,20 @@ class Trainer:
         self._epoch, self._history = state.epoch, state.history
 
     def _look(self, state: TrainingState) -> None:
-        """Note the accuracy of the averaged weights on the held-out images."""
-        model = self.model()
+        """Note what the averaged weights do on the held-out images."""
+        model = self.task.model(self.device)
         load_state(model, state.average, "average")
-        seen = self.evaluate(model)[0]
-        content = {"weights": digest_state(state.average), "correct": seen.right, "n": seen.n}
+        content = {"weights": digest_state(state.average), **self.task.look(model, self.device)}
         write_vouched(self._seen_path(state.epoch), content)
 
     def seen(self, epoch: int) -> float | None:
-        """Share of held-out images that the averaged weights of an epoch got right, if asked."""
+        """The figure of the averaged weights of an epoch on held-out images, if they were asked."""
         content = read_vouched(self._seen_path(epoch))
-        return None if content is None else content["correct"] / content["n"]
+        return None if content is None else self.task.seen(content)
 
     def _seen_path(self, epoch: int) -> Path:
         folder = self.store.stage(self.fingerprint) / "held-out" / self.held_out.digest[:24]
         return folder / f"epoch-{epoch:06d}.json"
-
-    def evaluate(self, model: nn.Module) -> list[Tally]:
-        """What a model gets right of the held-out images, behind each pipeline in turn.
-
-        Args:
-            model: maps images in [0, 1] to logits; it is left in evaluation mode.
-
-        Returns:
-            One tally a pipeline; a single one where there is none.
-        """
-        target = torch.device("cpu") if isinstance(model, TrainedNetwork) else self.device
-        behind: list[nn.Module] = [Scaled(model, pipeline) for pipeline in self.spec.pipelines]
-        return [evaluate(each, self.held_out, target) for each in behind or [model]]
 
     def final_state(self) -> tuple[TrainingState, float]:
         """The state after the last epoch, and the seconds that the training took.
@@ -361,7 +264,7 @@ _opened: dict[tuple[str, str, str], Trainer] = {}
 def open_trainer(spec: str, folder: str, store: str) -> Trainer:
     """Look anew at a training, given as JSON, and at what the store holds of it."""
     _opened.clear()
-    _opened[spec, folder, store] = Trainer(TrainSpec.model_validate_json(spec), Path(folder), store)
+    _opened[spec, folder, store] = Trainer(train_spec_of(spec), Path(folder), store)
     return _opened[spec, folder, store]
 
 

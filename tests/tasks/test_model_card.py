@@ -7,10 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from tasks.model_card import Card, export, exported, weights_path
+from tasks.classifier_task import ClassifierTask
+from tasks.model_card import export, exported, weights_path
 from tasks.models import load_model
 from tasks.specs import ModelSpec
 from tasks.training import Trainer
+from tasks.training_tasks import Card
 from tests.tasks import small_training as small
 
 
@@ -36,7 +38,8 @@ def test_the_weights_load_as_any_model_does(home: Path, card: Card) -> None:
     spec = ModelSpec(name="shapes-cnn", weights=str(weights_path(trainer)))
     model = load_model(spec, home, torch.device("cpu"))
     assert repr(model) == f"shapes-cnn@{card['weights']['digest'][:12]}"
-    (seen,) = trainer.evaluate(model)
+    assert isinstance(trainer.task, ClassifierTask)
+    (seen,) = trainer.task.evaluate(model, trainer.device)
     accuracy = card["held_out_accuracy"]
     assert (accuracy["correct"], accuracy["n"]) == (seen.right, seen.n)
     assert seen.n == 60
@@ -48,7 +51,7 @@ def test_the_weights_are_the_average_under_the_names_of_the_network(home: Path) 
     export(trainer)
     tensors = load(weights_path(trainer).read_bytes())
     state, _ = trainer.final_state()
-    assert set(tensors) == set(trainer.network().state_dict())
+    assert set(tensors) == set(trainer.task.network().state_dict())
     for name, value in tensors.items():
         torch.testing.assert_close(value, state.average[f"network.{name}"], rtol=0, atol=0)
 
