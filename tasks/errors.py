@@ -13,3 +13,11 @@ class ModelError(ValueError):
 
 class BudgetError(RuntimeError):
     """A run that would need more memory or disk than there is."""
+
+
+class DefenseError(ValueError):
+    """A file that holds no usable defence; the text names the file and what was expected."""
+
+
+class SandboxError(RuntimeError):
+    """A system on which code that nobody vouches for cannot be locked up."""
