@@ -20,6 +20,7 @@ from flows.command import (
     guarded,
     print_json,
 )
+from flows.defense_commands import score_defense
 from flows.scan_commands import calibrate, scan
 
 app = typer.Typer(
@@ -190,6 +191,7 @@ def train(
 app.command()(audit_resize)
 app.command()(scan)
 app.command()(calibrate)
+app.command()(score_defense)
 
 
 @app.command(name="list")

@@ -42,14 +42,15 @@ class Exit(IntEnum):
 def _exit_code(error: BaseException) -> Exit | None:
     """The exit code of an error that one sentence explains; None for a fault of ours."""
     from storage.errors import DamagedChunk, StorageError, StoreBusy, StoreError
-    from tasks.errors import BudgetError, ModelError, SpecError
+    from tasks.errors import BudgetError, DefenseError, ModelError, SandboxError, SpecError
 
     kinds: list[tuple[type[BaseException] | tuple[type[BaseException], ...], Exit]] = [
         (KeyboardInterrupt, Exit.INTERRUPTED),
         (DamagedChunk, Exit.DAMAGE),
         ((StoreError, StoreBusy), Exit.STORE),
         (BudgetError, Exit.BUDGET),
-        ((SpecError, ModelError, StorageError), Exit.INPUT),
+        ((SpecError, ModelError, StorageError, DefenseError), Exit.INPUT),
+        (SandboxError, Exit.FAILED),
         ((TypeError, ValueError, FloatingPointError, OSError, RuntimeError), Exit.FAILED),
         (ModuleNotFoundError, Exit.FAILED),
     ]

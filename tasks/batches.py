@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Pixels = NDArray[np.uint8]
+EPOCH_STRIDE = 1_000_003
+"""The order of epoch e is drawn from ``seed * EPOCH_STRIDE + e``."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,20 @@ class Batch:
         return values[torch.tensor(self.padded, device=values.device)]
 
 
-def batches(images: Sequence[Pixels], rule: BatchRule) -> Iterator[Batch]:
-    """Cut the images of a chunk into compute batches, images of one shape together."""
+def batches(
+    images: Sequence[Pixels], rule: BatchRule, without: frozenset[int] = frozenset()
+) -> Iterator[Batch]:
+    """Cut the images of a chunk into compute batches, images of one shape together.
+
+    Args:
+        images: of the chunk.
+        rule: how many make a batch.
+        without: positions that are left out.
+    """
     by_shape: dict[tuple[int, ...], list[int]] = {}
     for position, image in enumerate(images):
+        if position in without:
+            continue
         by_shape.setdefault(image.shape, []).append(position)
     for (_, height, width), positions in by_shape.items():
         size = rule.size(height, width)
@@ -89,10 +101,14 @@ def map_columns(
     rule: BatchRule,
     device: torch.device,
     function: Callable[[Tensor, Batch], dict[str, Tensor]],
+    without: frozenset[int] = frozenset(),
 ) -> dict[str, list[float]]:
-    """Apply a function of batches that returns columns (b,), and put their values in order."""
+    """Apply a function of batches that returns columns (b,), and put their values in order.
+
+    Images at the positions ``without`` are left out: their values are NaN.
+    """
     columns: dict[str, list[float]] = {}
-    for batch in batches(images, rule):
+    for batch in batches(images, rule, without):
         for name, values in function(batch.stack(images, device), batch).items():
             column = columns.setdefault(name, [float("nan")] * len(images))
             for position, value in zip(batch.index, values.tolist(), strict=False):

@@ -8,17 +8,17 @@ from typing import Any
 
 from defender.detectors import DETECTORS
 from defender.metrics import METRICS
-from defender.purifiers import PURIFIERS
 from defender.types import range_text
 from storage.sources import SOURCES
 from tasks.building import parameter_fields
+from tasks.defences import PURIFIER_KINDS
 from tasks.models import MODELS, OTHER_MODELS
 from tasks.precomputed import ATTACK_KINDS
 
 ALGORITHMS: dict[str, dict[str, type[Any]]] = {
     "attacks": ATTACK_KINDS,
     "detectors": DETECTORS,
-    "purifiers": PURIFIERS,
+    "purifiers": PURIFIER_KINDS,
 }
 KINDS = ("datasets", "models", *ALGORITHMS, "metrics")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -28,11 +29,15 @@ class Input:
 
 @dataclass
 class Made:
-    """What a stage computed for a chunk: images, rows, or both."""
+    """What a stage computed for a chunk: images, rows, or both.
+
+    ``receipt`` is kept with the chunk's mark and is no part of what the chunk means.
+    """
 
     images: list[Pixels] | None = None
     rows: pa.Table | None = None
     rejected: pa.Table | None = None
+    receipt: dict[str, Any] = field(default_factory=dict)
 
 
 class Chunk:
@@ -72,6 +77,15 @@ class Chunk:
         if len(images) != given.images:
             raise DamagedChunk(f"expected {given.images} images in {given.ref}, got {len(images)}")
         return images
+
+    def failures(self, role: str) -> list[str | None]:
+        """Why an input holds no picture of each image, None where it holds one."""
+        path = self.bench.store.rows(self.inputs[role].ref)
+        if path.is_file():
+            table = read_rows(path)
+            if "failure" in table.schema.names:
+                return list(table["failure"].to_pylist())
+        return [None] * self.inputs[role].images
 
     @property
     def rows(self) -> pa.Table:

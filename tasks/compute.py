@@ -109,7 +109,7 @@ def _store(
         files={name: sha256_file(folder / name) for name in sorted(written)},
         content=digest_of(meaning),
         images=count,
-        receipt=_receipt(node, chunk.index, started),
+        receipt={**_receipt(node, chunk.index, started), **made.receipt},
     )
 
 

@@ -1,10 +1,12 @@
-"""What must be found on many images before an attack can start: its strength."""
+"""What must be found on many images before an attack can start: a perturbation, a strength."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -12,11 +14,14 @@ from torch import Tensor
 from defender import metrics
 from defender.norms import from_uint8
 from defender.strength import OutOfReach, calibrate, strength_name, with_strength
+from defender.universal import Perturbation, UniversalTraining
+from storage.images import Pixels
 from storage.scores import read_rows
 from tasks.batches import Batch, batches
 from tasks.chunk import Chunk, Made
 from tasks.errors import SpecError
 from tasks.goals import goal, stored
+from tasks.universal import ShuffledImages, fit_perturbation
 
 LEAST, LARGEST = 1e-3, 1e3
 """Strengths that are tried, as multiples of the wanted change."""
@@ -30,6 +35,42 @@ def gathered(chunk: Chunk, role: str) -> Iterator[Chunk]:
         yield Chunk(bench, node, number, {"images": given}, given)
 
 
+def fit(chunk: Chunk) -> Made:
+    """Fit the universal perturbation of an attack; killed, it goes on after the last epoch."""
+    bench, position = chunk.bench, chunk.node.position
+    limit = bench.spec.attacks[position].fit_images
+    images: list[Pixels] = []
+    labels, seeds = list[Tensor](), list[Tensor]()
+    for part in gathered(chunk, "images"):
+        images += part.images("images")
+        labels.append(part.labels())
+        seeds.append(part.seeds())
+    images = images[:limit]
+    known, keys = torch.cat(labels), torch.cat(seeds)
+
+    def goals(batch: Tensor, places: Tensor) -> Any:
+        return goal(bench, position, batch, known[places], keys[places])
+
+    perturbation = fit_perturbation(
+        bench,
+        UniversalTraining(channels=images[0].shape[0]),
+        ShuffledImages(images, bench.rule, bench.device, bench.spec.seed),
+        goals,
+        made_from={
+            "config": chunk.node.config,
+            "images": {role: given.content for role, given in sorted(chunk.inputs.items())},
+        },
+    )
+    values = perturbation.values
+    row = {
+        "perturbation": repr(perturbation),
+        "shape": list(values.shape),
+        "values": values.numpy().tobytes(),
+        "images": len(images),
+    }
+    return Made(rows=pa.Table.from_pylist([row]))
+
+
 def strength(chunk: Chunk) -> Made:
     """Find the strength at which an attack changes images as much as the specification wants.
 
@@ -39,7 +80,7 @@ def strength(chunk: Chunk) -> Made:
         SpecError: where no strength does that.
     """
     bench, position = chunk.bench, chunk.node.position
-    spec, algorithm = bench.spec.attacks[position], bench.attacks[position]
+    spec, algorithm = bench.spec.attacks[position], settled(chunk, bench.attacks[position])
     wanted = spec.strength
     if wanted is None:
         raise SpecError(f"attacks[{position}].strength: expected one, got nothing")
@@ -103,8 +144,14 @@ def _batch(
 
 
 def settled(chunk: Chunk, algorithm: Any) -> Any:
-    """The attack with the strength that was found for it, if one was to be found."""
-    if "strength" not in chunk.inputs:
-        return algorithm
-    rows = read_rows(chunk.bench.store.rows(chunk.inputs["strength"].ref))
-    return with_strength(algorithm, float(rows["value"][0].as_py()))
+    """The attack with what was fitted for it, and the strength that was found for it, if any."""
+    store = chunk.bench.store
+    if "fit" in chunk.inputs:
+        (row,) = read_rows(store.rows(chunk.inputs["fit"].ref)).to_pylist()
+        values = np.frombuffer(row["values"], np.float32).reshape(row["shape"])
+        perturbation = Perturbation(torch.from_numpy(values.copy()))
+        algorithm = dataclasses.replace(algorithm, perturbation=perturbation)
+    if "strength" in chunk.inputs:
+        rows = read_rows(store.rows(chunk.inputs["strength"].ref))
+        algorithm = with_strength(algorithm, float(rows["value"][0].as_py()))
+    return algorithm

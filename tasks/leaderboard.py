@@ -231,7 +231,8 @@ def group_of(state: Survey, attack: str) -> str:
 def standings(state: Survey, columns: Columns) -> list[Standing]:
     """The leaderboard of a finished run, lowest mean gain first; empty without a quality metric.
 
-    The baseline of differences is the purifier that halves both sides, where the run has it.
+    The baseline of differences is the one that the specification names, else the purifier that
+    halves both sides, where the run has it.
     """
     nodes = [node for node in state.plan if node.kind == "score"]
     if not state.bench.has_metric or "quality" not in state.bench.spec.metrics:
@@ -253,7 +254,9 @@ def standings(state: Survey, columns: Columns) -> list[Standing]:
 
 
 def baseline_label(state: Survey) -> str | None:
-    """Label of the purifier that halves both sides, None where the run has none."""
+    """Label of the purifier that others are compared with, None where the run has none."""
+    if state.bench.spec.baseline is not None:
+        return state.bench.spec.baseline
     for label, purifier in purifiers(state).items():
         if type(purifier).__name__ == "Resize" and getattr(purifier, "scale", None) == 0.5:
             return label

@@ -20,6 +20,7 @@ from tasks.workbench import Workbench
 RULES = {
     "ingest": 1,
     "target": 1,
+    "fit": 1,
     "strength": 1,
     "attack": 1,
     "detect": 1,
@@ -35,8 +36,8 @@ class Node:
 
     Args:
         name: unique within the plan; what status and progress show.
-        kind: ``ingest``, ``target``, ``strength``, ``attack``, ``detect``, ``purify`` or
-            ``score``.
+        kind: ``ingest``, ``target``, ``fit``, ``strength``, ``attack``, ``detect``, ``purify``
+            or ``score``.
         fingerprint: name of the stage's folder in the store.
         inputs: node that supplies each input, by role.
         position: index of the algorithm in its list of the specification; -1 for none.
@@ -129,8 +130,11 @@ class Plan:
                 **({"pipeline": repr(bench.pipeline)} if "target" in inputs else {}),
                 **({"metric": repr(bench.metric)} if bench.has_metric and asks else {}),
             )
+            if bench.must_fit(position):
+                inputs["fit"] = self._add_fit(bench, position, label, config)
             if spec.strength is not None:
-                inputs["strength"] = self._add_strength(bench, position, label, config)
+                fitted = {k: v for k, v in inputs.items() if k == "fit"}
+                inputs["strength"] = self._add_strength(bench, position, label, config, fitted)
             self._add(
                 Node(
                     f"attack/{label}",
@@ -162,8 +166,34 @@ class Plan:
         self._add(Node(name, "target", fingerprint, {"images": "ingest"}, position, config=config))
         return name
 
+    def _add_fit(self, bench: Workbench, position: int, label: str, attack: dict[str, Any]) -> str:
+        """The stage that fits an attack to many images at once."""
+        wanted = bench.spec.attacks[position].fit_images
+        gathers = bench.dataset.chunk_count
+        config = {**attack, "kind": "fit", "rules": RULES["fit"], "images": wanted}
+        # how strong the attack will be does not matter here
+        config.pop("algorithm")
+        self._add(
+            Node(
+                f"fit/{label}",
+                "fit",
+                digest_of(config)[:24],
+                {"images": "ingest"},
+                position,
+                attack=label,
+                config=config,
+                gathers=gathers if wanted is None else bench.dataset.chunks_of(wanted),
+            )
+        )
+        return f"fit/{label}"
+
     def _add_strength(
-        self, bench: Workbench, position: int, label: str, attack: dict[str, Any]
+        self,
+        bench: Workbench,
+        position: int,
+        label: str,
+        attack: dict[str, Any],
+        fitted: dict[str, str],
     ) -> str:
         """The stage that finds how strong an attack must be."""
         wanted = bench.spec.attacks[position].strength
@@ -181,7 +211,7 @@ class Plan:
                 f"strength/{label}",
                 "strength",
                 digest_of(config)[:24],
-                {"images": "ingest"},
+                {"images": "ingest", **fitted},
                 position,
                 attack=label,
                 config=config,

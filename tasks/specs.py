@@ -265,6 +265,11 @@ class Spec(Strict):
     attacks: tuple[AttackSpec, ...] = ()
     detectors: tuple[DetectorSpec, ...] = ()
     purifiers: tuple[AlgorithmSpec, ...] = ()
+    baseline: str | None = Field(
+        default=None,
+        description="label of the purifier that others are compared with on a quality metric; "
+        "none: the one that halves both sides",
+    )
     metrics: tuple[str, ...] = (
         "gain",
         "quality",

@@ -15,9 +15,11 @@ from defender.objectives import ScaleTo
 from storage.ingest import ingest_chunk
 from tasks.batches import Batch, map_columns, map_images
 from tasks.chunk import Chunk, Made, StageFunction
+from tasks.defences import DefenceFile
+from tasks.defending import defend
 from tasks.distorting import distort
 from tasks.errors import SpecError
-from tasks.fitting import settled, strength
+from tasks.fitting import fit, settled, strength
 from tasks.goals import check_labels, goal, stored
 from tasks.precomputed import Precomputed
 from tasks.quality_scores import opinion
@@ -26,6 +28,10 @@ from tasks.targets import like
 
 WHOLE = ("prediction", "target_prediction")
 """Columns of whole numbers."""
+ANSWERS = ("prediction", "confidence", "loss")
+"""Columns of a classifier's answers."""
+OPINIONS = ("score", "likeness")
+"""Columns of a quality metric's answers."""
 
 
 def ingest(chunk: Chunk) -> Made:
@@ -78,6 +84,8 @@ def purify(chunk: Chunk) -> Made:
     """Purify the images of a chunk."""
     bench = chunk.bench
     purifier = bench.purifiers[chunk.node.position]
+    if isinstance(purifier, DefenceFile):
+        return defend(chunk, purifier)
     seeds = chunk.seeds()
     reference = chunk.images("reference") if "reference" in chunk.inputs else None
 
@@ -136,7 +144,14 @@ def score(chunk: Chunk) -> Made:
             columns |= scaled.columns(batch, images)
         return columns
 
-    return Made(rows=_table(chunk, map_columns(current, bench.rule, bench.device, run)))
+    failures = chunk.failures("images")
+    failed = frozenset(i for i, reason in enumerate(failures) if reason is not None)
+    columns = map_columns(current, bench.rule, bench.device, run, failed)
+    if failed:
+        answers = ANSWERS if bench.has_model else OPINIONS if bench.has_metric else ()
+        for name in (*answers, *wanted):
+            columns.setdefault(name, [math.nan] * len(current))
+    return Made(rows=_table(chunk, columns))
 
 
 @torch.no_grad()
@@ -156,14 +171,18 @@ def _answers(model: nn.Module, images: Tensor, truth: Tensor) -> dict[str, Tenso
 def _table(chunk: Chunk, columns: dict[str, list[float]]) -> pa.Table:
     arrays: dict[str, pa.Array] = {"id": pa.array(chunk.ids, pa.string())}
     for name, values in columns.items():
-        kind = pa.int64() if name in WHOLE else pa.float64()
-        arrays[name] = pa.array(values, kind)
+        if name in WHOLE:
+            whole = [None if math.isnan(value) else int(value) for value in values]
+            arrays[name] = pa.array(whole, pa.int64())
+        else:
+            arrays[name] = pa.array(values, pa.float64())
     return pa.table(arrays)
 
 
 STAGES: dict[str, StageFunction] = {
     "ingest": ingest,
     "target": target,
+    "fit": fit,
     "strength": strength,
     "attack": attack,
     "detect": detect,

@@ -16,14 +16,12 @@ from storage.errors import DatasetNotFound
 from storage.images import Pixels, read_images
 from storage.ledger import Mark, digest_of
 from storage.scores import read_rows
+from tasks.batches import EPOCH_STRIDE
 from tasks.compute import compute_chunk, vouched
 from tasks.errors import SpecError
 from tasks.plan import ingest_node
 from tasks.specs import DatasetSpec, ModelSpec, Spec
 from tasks.workbench import Workbench
-
-EPOCH_STRIDE = 1_000_003
-"""The order of epoch e is drawn from ``seed * EPOCH_STRIDE + e``."""
 
 Batch = tuple[Tensor, Tensor]
 Counter = Callable[[int, int], None]

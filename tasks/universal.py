@@ -1,26 +1,20 @@
-"""Fitting of a universal perturbation that can be killed at any moment, and its file."""
+"""Fitting of a universal perturbation that can be killed at any moment."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from defender.universal import Goals, Perturbation, UniversalState, UniversalTraining
-from storage.files import write_atomic
 from storage.images import Pixels
 from storage.ledger import digest_of
-from tasks.batches import Batch, BatchRule
+from tasks.batches import EPOCH_STRIDE, Batch, BatchRule
 from tasks.checkpoints import States
-from tasks.errors import ModelError
-from tasks.training_data import EPOCH_STRIDE
+from tasks.perturbation_files import save_perturbation
 from tasks.workbench import Workbench
 
 RULES = 1
@@ -151,32 +145,3 @@ def fit_perturbation(
     perturbation = Perturbation(last.values)
     save_perturbation(folder / FILE, perturbation)
     return perturbation
-
-
-def save_perturbation(path: Path, perturbation: Perturbation) -> None:
-    """Write a perturbation as safetensors, atomically.
-
-    Raises:
-        StoreError: where the file cannot be written.
-    """
-    write_atomic(path, save_safetensors({"values": perturbation.values}))
-
-
-def load_perturbation(path: Path) -> Perturbation:
-    """Read a perturbation from a safetensors file that holds one tensor (c, height, width).
-
-    Raises:
-        ModelError: where the file is absent, damaged or holds anything else.
-    """
-    try:
-        tensors = load_safetensors(path.read_bytes())
-    except OSError as error:
-        raise ModelError(f"weights: expected a file, got {path}: {error.strerror}") from None
-    except SafetensorError as error:
-        raise ModelError(f"weights: {path} is not safetensors: {error}") from None
-    if len(tensors) != 1:
-        raise ModelError(f"weights: {path}: expected one tensor, got {len(tensors)}")
-    try:
-        return Perturbation(next(iter(tensors.values())))
-    except ValueError as error:
-        raise ModelError(f"weights: {path}: {error}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -13,7 +14,6 @@ from torch import Tensor, nn
 from defender.detectors import DETECTORS
 from defender.metrics import METRICS
 from defender.models.scaled import Scaled
-from defender.purifiers import PURIFIERS
 from defender.scaling import Pipeline
 from storage.chunks import Store
 from storage.files import local_root
@@ -21,9 +21,12 @@ from storage.ledger import digest_of
 from tasks.batches import BatchRule
 from tasks.building import build
 from tasks.datasets import Dataset
+from tasks.defences import PURIFIER_KINDS
 from tasks.devices import choose_device, prepare
 from tasks.errors import ModelError, SpecError
 from tasks.models import load_model
+from tasks.names import find
+from tasks.perturbation_files import load_perturbation
 from tasks.precomputed import ATTACK_KINDS, Precomputed
 from tasks.quality_models import load_metric
 from tasks.specs import AlgorithmSpec, AttackSpec, DatasetSpec, Spec, label_of
@@ -115,15 +118,27 @@ class Workbench:
 
     def _build(self, registry: Mapping[str, type], spec: AlgorithmSpec, where: str) -> Any:
         model = self.model if self.has_model else None
-        return build(registry, spec, where, model=model, pipeline=self.pipeline)
+        return build(registry, spec, where, model=model, pipeline=self.pipeline, home=self.folder)
 
     @cached_property
     def attacks(self) -> list[Any]:
         """The attacks, in the order of the specification."""
-        return [
-            self._build(ATTACK_KINDS, spec, f"attacks[{i}]")
-            for i, spec in enumerate(self.spec.attacks)
-        ]
+        return [self._attack(spec, f"attacks[{i}]") for i, spec in enumerate(self.spec.attacks)]
+
+    def _attack(self, spec: AttackSpec, where: str) -> Any:
+        """An attack; one that is fitted may be given what was fitted elsewhere, as weights."""
+        if find(ATTACK_KINDS, spec.name) != "UAP" or "weights" not in spec.parameters:
+            return self._build(ATTACK_KINDS, spec, where)
+        path = Path(str(spec.parameters["weights"]))
+        fitted = load_perturbation(path if path.is_absolute() else self.folder / path)
+        rest = {k: v for k, v in spec.parameters.items() if k != "weights"}
+        attack = self._build(ATTACK_KINDS, AlgorithmSpec(name=spec.name, **rest), where)
+        return dataclasses.replace(attack, perturbation=fitted)
+
+    def must_fit(self, position: int) -> bool:
+        """Whether an attack has to be fitted to the data set before it can start."""
+        attack = self.attacks[position]
+        return hasattr(attack, "perturbation") and attack.perturbation is None
 
     @cached_property
     def targets(self) -> list[TargetPool | None]:
@@ -159,7 +174,7 @@ class Workbench:
     def purifiers(self) -> list[Any]:
         """The purifiers, in the order of the specification."""
         return [
-            self._build(PURIFIERS, spec, f"purifiers[{i}]")
+            self._build(PURIFIER_KINDS, spec, f"purifiers[{i}]")
             for i, spec in enumerate(self.spec.purifiers)
         ]
 
@@ -184,7 +199,7 @@ class Workbench:
         """The distortion columns that the wanted metrics need."""
         return [name for name in DISTORTIONS if name in self.spec.metrics]
 
-    def purifier_position(self, label: str) -> int:
+    def purifier_position(self, label: str, field: str = "attacks.through") -> int:
         """Index of the purifier with a label.
 
         Raises:
@@ -192,7 +207,7 @@ class Workbench:
         """
         labels = [label_of(spec) for spec in self.spec.purifiers]
         if label not in labels:
-            raise SpecError(f"attacks.through: expected the label of a purifier, got {label!r}")
+            raise SpecError(f"{field}: expected the label of a purifier, got {label!r}")
         return labels.index(label)
 
     def check(self) -> None:
@@ -203,6 +218,8 @@ class Workbench:
         """
         _ = self.dataset, self.device, self.attacks, self.detectors, self.purifiers
         self._check_subject()
+        if self.spec.baseline is not None:
+            self.purifier_position(self.spec.baseline, "baseline")
         for i, (spec, attack) in enumerate(zip(self.spec.attacks, self.attacks, strict=True)):
             if spec.through is not None:
                 purifier = self.purifiers[self.purifier_position(spec.through)]

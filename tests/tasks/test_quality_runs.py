@@ -13,11 +13,13 @@ from scipy import stats
 from torch import nn
 
 from defender.metrics.quality import likeness
+from defender.universal import Perturbation
 from flows.report import render
 from storage.images import read_images
 from tasks.errors import SpecError
 from tasks.leaderboard import standing_of, standings
 from tasks.outputs import write_outputs
+from tasks.perturbation_files import save_perturbation
 from tasks.summary import Columns, Summary
 from tasks.survey import Survey
 from tests import cases, toy
@@ -196,3 +198,39 @@ def test_what_does_not_go_together_is_refused(
 ) -> None:
     with pytest.raises(SpecError, match=message):
         toy.bench(tmp_path, **quality(**changes)).check()
+
+
+def fitted(folder: Path, **more: Any) -> tuple[Survey, list[Any]]:
+    attack = {"name": "UAP", "label": "uap", "amplitude": 0.5, "fit_images": 20, **more}
+    return toy.run(toy.bench(folder, **quality(attacks=[attack], purifiers=[])))
+
+
+def test_a_universal_perturbation_is_fitted_before_it_attacks(tmp_path: Path) -> None:
+    state, _ = fitted(tmp_path)
+    assert state.plan.nodes["fit/uap"].gathers == 2
+    assert row(state, "uap", "none", "score_shift")["value"] > 0
+    clean, made = stored(state, "ingest"), stored(state, "attack/uap")
+    inside = (clean[0] > 0.1) & (clean[0] < 0.9) & (clean[1] > 0.1) & (clean[1] < 0.9)
+    first, second = (made[0] - clean[0])[inside], (made[1] - clean[1])[inside]
+    assert first.abs().max() > 0.5 / 255
+    assert (first - second).abs().max() <= 1.01 / 255
+    assert fitted(tmp_path)[1] == []
+
+
+def test_a_fitted_attack_may_have_its_strength_searched(tmp_path: Path) -> None:
+    state, made = fitted(tmp_path, strength={"linf": "6/255", "images": 10})
+    assert [work.node.kind for work in made if work.node.gathers] == ["fit", "strength"]
+    changed = [
+        (x - y).abs().max().item()
+        for x, y in zip(stored(state, "ingest"), stored(state, "attack/uap"), strict=True)
+    ]
+    assert np.mean(changed[:10]) == pytest.approx(6 / 255, rel=0.03)
+
+
+def test_a_perturbation_from_a_file_is_not_fitted_again(tmp_path: Path) -> None:
+    save_perturbation(tmp_path / "uap.safetensors", Perturbation(torch.full((3, 4, 4), 0.1)))
+    attack = {"name": "UAP", "label": "uap", "amplitude": 0.5, "weights": "uap.safetensors"}
+    state, made = toy.run(toy.bench(tmp_path, **quality(attacks=[attack], purifiers=[])))
+    assert {work.node.kind for work in made} == {"ingest", "attack", "score"}
+    change = stored(state, "attack/uap")[0] - stored(state, "ingest")[0]
+    assert change.max().item() == pytest.approx(13 / 255, abs=1e-6)

@@ -17,12 +17,11 @@ from defender.universal import Perturbation, UniversalTraining
 from storage.images import Pixels
 from tasks.batches import BatchRule
 from tasks.errors import ModelError
+from tasks.perturbation_files import load_perturbation, save_perturbation
 from tasks.universal import (
     FILE,
     ShuffledImages,
     fit_perturbation,
-    load_perturbation,
-    save_perturbation,
 )
 from tests import cases, toy
 
