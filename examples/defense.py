@@ -1,6 +1,6 @@
 """A template for a defence of your own: change `apply_defense` and score it.
 
-    image-defender score-defense examples/defense.py
+`image-defender score-defense examples/defense.py`
 """
 
 from pathlib import Path

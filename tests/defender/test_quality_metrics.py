@@ -41,6 +41,18 @@ def test_ssim_and_psnr_are_those_of_skimage(channels: int) -> None:
         assert likeness(clean, noisy)[i].item() == pytest.approx(both, abs=1e-6)
 
 
+@pytest.mark.parametrize("size", [(7, 7), (40, 61)])
+def test_ssim_of_stored_images_is_that_of_skimage(size: tuple[int, int]) -> None:
+    clean, noisy = pair(*size)
+    clean[0, :, :, : size[1] // 2] = 1.0
+    noisy[1] = 0.0
+    clean, noisy = (clean * 255).round() / 255, (noisy * 255).round() / 255
+    for i, (x, y) in enumerate(zip(clean.double().numpy(), noisy.double().numpy(), strict=True)):
+        expected = structural_similarity(x, y, channel_axis=0, data_range=1)
+        assert uniform_ssim(clean, noisy)[i].item() == pytest.approx(expected, abs=1e-6)
+    assert torch.equal(uniform_ssim(clean, clean), torch.ones(4, dtype=torch.float64))
+
+
 def test_ssim_is_undefined_below_its_window() -> None:
     clean, noisy = pair(6, 20)
     assert uniform_ssim(clean, noisy).isnan().all()
