@@ -199,7 +199,8 @@ def list_command(
     what: Annotated[
         str,
         typer.Argument(
-            help="datasets, models, attacks, detectors, purifiers or metrics.", metavar="WHAT"
+            help="datasets, models, quality-metrics, attacks, detectors, purifiers or metrics.",
+            metavar="WHAT",
         ),
     ],
     as_json: JsonOption = False,

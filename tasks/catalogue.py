@@ -14,13 +14,14 @@ from tasks.building import parameter_fields
 from tasks.defences import PURIFIER_KINDS
 from tasks.models import MODELS, OTHER_MODELS
 from tasks.precomputed import ATTACK_KINDS
+from tasks.quality_models import OTHER_METRICS, QUALITY_MODELS
 
 ALGORITHMS: dict[str, dict[str, type[Any]]] = {
     "attacks": ATTACK_KINDS,
     "detectors": DETECTORS,
     "purifiers": PURIFIER_KINDS,
 }
-KINDS = ("datasets", "models", *ALGORITHMS, "metrics")
+KINDS = ("datasets", "models", "quality-metrics", *ALGORITHMS, "metrics")
 
 
 def entries(what: str) -> list[dict[str, Any]]:
@@ -36,6 +37,9 @@ def entries(what: str) -> list[dict[str, Any]]:
     if what == "models":
         shipped = [{"name": name, "doc": model.doc} for name, model in MODELS.items()]
         return shipped + [{"name": name, "doc": doc} for name, doc in OTHER_MODELS.items()]
+    if what == "quality-metrics":
+        shipped = [{"name": name, "doc": model.doc} for name, model in QUALITY_MODELS.items()]
+        return shipped + [{"name": name, "doc": doc} for name, doc in OTHER_METRICS.items()]
     if what == "metrics":
         return [dataclasses.asdict(metric) for metric in METRICS.values()]
     raise ValueError(f"expected one of {', '.join(KINDS)}, got {what!r}")

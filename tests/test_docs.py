@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import BaseModel
 from typer.main import get_command
 
 from defender.attacks import ATTACKS
@@ -18,15 +19,17 @@ from defender.detectors import DETECTORS
 from defender.metrics import METRICS
 from defender.purifiers import PURIFIERS
 from defender.scaling import Pipeline
+from defender.types import check_parameters
 from flows.cli import DEFAULT_STORE, Exit, app
 from storage.sources import SOURCES
 from tasks import specs
 from tasks.building import build
+from tasks.defences import DefenceFile
 from tasks.names import find
 from tasks.precomputed import Precomputed
 from tasks.spec_files import parse_spec
 from tasks.specs import DatasetSpec, Spec
-from tasks.train_specs import TrainSpec, load_train_spec
+from tasks.train_specs import QualityTrainSpec, TrainSpec, load_train_spec
 from tasks.workbench import Workbench
 from tests.cases import MODEL
 
@@ -134,6 +137,14 @@ def test_every_command_option_and_exit_code_is_described() -> None:
         assert f"`{DEFAULT_STORE}`" in table
 
 
+@dataclasses.dataclass(frozen=True)
+class Named(DefenceFile):
+    """A defence whose file is not there."""
+
+    def __post_init__(self) -> None:
+        check_parameters(self)
+
+
 def check_spec(spec: Spec) -> None:
     """Check everything that can be checked without data, weights and network."""
     bench = Workbench(spec, ROOT, "unused")
@@ -142,7 +153,7 @@ def check_spec(spec: Spec) -> None:
     registries = {
         "attacks": {**ATTACKS, "Precomputed": Precomputed},
         "detectors": DETECTORS,
-        "purifiers": PURIFIERS,
+        "purifiers": {**PURIFIERS, "Defense": Named},
     }
     for kind, registry in registries.items():
         for position, entry in enumerate(getattr(spec, kind)):
@@ -180,7 +191,8 @@ def test_examples_are_valid(path: Path, tmp_path: Path) -> None:
 
 @pages
 def test_specifications_in_pages_are_valid(page: Path, tmp_path: Path) -> None:
-    fields = set(Spec.model_fields) | set(TrainSpec.model_fields)
+    kinds: list[type[BaseModel]] = [Spec, TrainSpec, QualityTrainSpec]
+    fields = {field for kind in kinds for field in kind.model_fields}
     for block in blocks(page, "yaml"):
         content = yaml.safe_load(block)
         if isinstance(content, dict) and set(content) <= fields:
