@@ -21,6 +21,7 @@ from pydantic import (
 
 from defender.scaling import Pipeline
 from defender.spelling import parse_number
+from tasks.presets import expanded
 
 Policy = Literal["observe", "reject", "purify-if-flagged"]
 
@@ -290,6 +291,11 @@ class Spec(Strict):
     )
     compute: ComputeSpec = ComputeSpec()
     examples: int = Field(default=3, ge=0, le=50, description="images a row of the report's grid")
+
+    @field_validator("purifiers", mode="before")
+    @classmethod
+    def _presets(cls, value: Any) -> Any:
+        return expanded(value)
 
 
 def label_of(spec: AlgorithmSpec) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from defender.attacks import ATTACKS
+from defender.purifiers import PURIFIERS
 from tasks.building import build
 from tasks.errors import SpecError
 from tasks.spec_files import load_spec, override, parse_spec
@@ -148,3 +149,29 @@ def test_unknown_metrics_datasets_and_options(tmp_path: Path) -> None:
         toy.bench(tmp_path, dataset={"kind": "folder"}).check()
     with pytest.raises(SpecError, match=r"dataset.count: expected"):
         toy.bench(tmp_path, dataset={"kind": "builtin:shapes", "count": -1}).check()
+
+
+def test_presets_stand_for_the_strengths_of_a_benchmark() -> None:
+    spec = parse_spec(toy.content(purifiers=[{"preset": "jpeg"}, "Median"]))
+    assert [label_of(one) for one in spec.purifiers] == ["jpeg quality=50", "Median"]
+    assert spec.purifiers[0].parameters == {"quality": 50}
+    five = parse_spec(toy.content(purifiers=[{"preset": "gaussian", "strengths": "all"}]))
+    assert [one.parameters["window"] for one in five.purifiers] == [3, 5, 7, 9, 11]
+    every = parse_spec(toy.content(purifiers=[{"preset": "all", "strengths": "all"}]))
+    assert len(every.purifiers) == 56
+    assert len({label_of(one) for one in every.purifiers}) == 56
+    for position, one in enumerate(every.purifiers):
+        build(PURIFIERS, one, f"purifiers[{position}]")
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"preset": "jepg"}, "purifiers: preset: expected one of all, .*did you mean jpeg"),
+        ({"preset": "jpeg", "strengths": 3}, "strengths: expected default or all, got 3"),
+        ({"preset": "jpeg", "quality": 3}, "quality: a preset has no such field"),
+    ],
+)
+def test_presets_that_are_wrong(entry: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        parse_spec(toy.content(purifiers=[entry]))

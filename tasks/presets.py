@@ -1,0 +1,68 @@
+"""Presets of purifiers in a specification: the strengths of a benchmark, by one name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from defender.purifiers.presets import PRESETS
+from tasks.names import suggestion
+
+FIELDS = {"preset", "strengths"}
+
+
+def expanded(entries: Any) -> Any:
+    """Put in place of each preset of a list of purifiers what it stands for.
+
+    ``{preset: jpeg}`` is the purifier at its usual strength, ``{preset: all}`` every one of
+    them; with ``strengths: all`` they stand there at each strength.
+
+    Raises:
+        ValueError: for a preset that does not exist, or fields that it does not have.
+    """
+    if not isinstance(entries, list | tuple):
+        return entries
+    made: list[Any] = []
+    for entry in entries:
+        if isinstance(entry, Mapping) and "preset" in entry:
+            made += _preset(entry)
+        else:
+            made.append(entry)
+    return made
+
+
+def _preset(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    name, strengths = entry["preset"], entry.get("strengths", "default")
+    if name not in ("all", *PRESETS):
+        known = ", ".join(["all", *PRESETS])
+        raise ValueError(
+            f"preset: expected one of {known}, got {name!r}{suggestion(str(name), PRESETS)}"
+        )
+    if strengths not in ("default", "all"):
+        raise ValueError(f"strengths: expected default or all, got {strengths!r}")
+    if unknown := set(entry) - FIELDS:
+        raise ValueError(f"{min(unknown)}: a preset has no such field; expected preset, strengths")
+    return [
+        one
+        for chosen in (PRESETS if name == "all" else (name,))
+        for one in _strengths(chosen, strengths == "all")
+    ]
+
+
+def _strengths(name: str, every: bool) -> list[dict[str, Any]]:
+    preset = PRESETS[name]
+    chosen = preset["values"] if every else (preset["values"][preset["default"]],)
+    return [
+        {
+            "name": preset["purifier"],
+            "label": " ".join([name, *(f"{key}={value:g}" for key, value in _numbers(values))]),
+            **values,
+        }
+        for values in chosen
+    ]
+
+
+def _numbers(values: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """What tells the strengths of a preset apart: the last of its numbers."""
+    numbers = [(key, value) for key, value in values.items() if isinstance(value, int | float)]
+    return numbers[-1:]
