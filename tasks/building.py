@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from defender.purifiers.composition import is_composition, parse_composition
+import torch
+
+from defender.purifiers.composition import declared, is_composition, parse_composition
 from defender.purifiers.sequence import Sequence
 from defender.spelling import parse_number
 from tasks.errors import SpecError
+from tasks.fitted_parts import PARTS, Part
 from tasks.names import find, suggestion
 from tasks.specs import AlgorithmSpec
 
 
 def parameter_fields(kind: type) -> dict[str, dataclasses.Field[Any]]:
-    """The declared parameters of an algorithm, by name."""
-    return {f.name: f for f in dataclasses.fields(kind) if "doc" in f.metadata}
+    """The parameters that a specification may give an algorithm, by name.
+
+    They are those that it declares, and those that say where a fitted part of it is.
+    """
+    part = PARTS.get(kind)
+    return declared(kind) | ({} if part is None else declared(part))
 
 
 def build(registry: Mapping[str, type], spec: AlgorithmSpec, where: str, **given: Any) -> Any:
@@ -27,10 +35,12 @@ def build(registry: Mapping[str, type], spec: AlgorithmSpec, where: str, **given
         spec: name and parameters; the name may hold them, as in ``median(3) > unsharp(1)``.
         where: path of the field, for error messages.
         given: what the pipeline supplies, such as ``model``; used where the algorithm has such
-            a field.
+            a field. Files are looked for in ``home``, a folder, and what is read from them goes
+            to ``device``.
 
     Raises:
         SpecError: for an unknown name or parameter, or a value out of range.
+        ModelError: for a file that does not hold what it should.
     """
     if is_composition(spec.name):
         return _composed(registry, spec, where, **given)
@@ -63,6 +73,10 @@ def build(registry: Mapping[str, type], spec: AlgorithmSpec, where: str, **given
             f"{where}: {registered} needs to know how the model's pipeline resizes; expected the "
             "field pipeline in the specification, such as {target: 64x64}"
         )
+    part = PARTS.get(kind)
+    if part is not None:
+        values, found = _with_part(part, values, where, given)
+        supplied |= found
     for field in dataclasses.fields(kind):
         unset = (
             field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
@@ -75,6 +89,16 @@ def build(registry: Mapping[str, type], spec: AlgorithmSpec, where: str, **given
         raise SpecError(f"{where}.{error}" if ":" in str(error) else f"{where}: {error}") from None
 
 
+def _with_part(
+    part: type[Part], values: dict[str, Any], where: str, given: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The values that are the algorithm's own, and the part that the others name."""
+    named = {name: value for name, value in values.items() if name in declared(part)}
+    home, device = given.get("home", Path()), given.get("device", torch.device("cpu"))
+    own = {name: value for name, value in values.items() if name not in named}
+    return own, {part.fills: part(**named).load(home, device, where)}
+
+
 def _composed(registry: Mapping[str, type], spec: AlgorithmSpec, where: str, **given: Any) -> Any:
     """The algorithm whose parameters are written within its name, or several in sequence."""
     if spec.parameters:
@@ -83,7 +107,7 @@ def _composed(registry: Mapping[str, type], spec: AlgorithmSpec, where: str, **g
             f"got {', '.join(spec.parameters)} beside it"
         )
     try:
-        steps = parse_composition(spec.name, registry)
+        steps = parse_composition(spec.name, registry, parameter_fields)
     except ValueError as error:
         raise SpecError(f"{where}: {error}") from None
     if len(steps) > 1 and Sequence not in registry.values():

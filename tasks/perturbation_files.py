@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
 from defender.universal import Perturbation
 from storage.files import write_atomic
 from tasks.errors import ModelError
+from tasks.models import read_bytes, read_safetensors
 
 
 def save_perturbation(path: Path, perturbation: Perturbation) -> None:
@@ -22,21 +21,20 @@ def save_perturbation(path: Path, perturbation: Perturbation) -> None:
     write_atomic(path, save_safetensors({"values": perturbation.values}))
 
 
-def load_perturbation(path: Path) -> Perturbation:
+def load_perturbation(path: Path, field: str = "weights") -> Perturbation:
     """Read a perturbation from a safetensors file that holds one tensor (c, height, width).
+
+    Args:
+        path: the file.
+        field: the field of the specification that names it, for error messages.
 
     Raises:
         ModelError: where the file is absent, damaged or holds anything else.
     """
-    try:
-        tensors = load_safetensors(path.read_bytes())
-    except OSError as error:
-        raise ModelError(f"weights: expected a file, got {path}: {error.strerror}") from None
-    except SafetensorError as error:
-        raise ModelError(f"weights: {path} is not safetensors: {error}") from None
+    tensors = read_safetensors(read_bytes(path, field), path, field)
     if len(tensors) != 1:
-        raise ModelError(f"weights: {path}: expected one tensor, got {len(tensors)}")
+        raise ModelError(f"{field}: {path}: expected one tensor, got {len(tensors)}")
     try:
         return Perturbation(next(iter(tensors.values())))
     except ValueError as error:
-        raise ModelError(f"weights: {path}: {error}") from None
+        raise ModelError(f"{field}: {path}: {error}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -25,8 +24,6 @@ from tasks.defences import PURIFIER_KINDS
 from tasks.devices import choose_device, prepare
 from tasks.errors import ModelError, SpecError
 from tasks.models import load_model
-from tasks.names import find
-from tasks.perturbation_files import load_perturbation
 from tasks.precomputed import ATTACK_KINDS, Precomputed
 from tasks.quality_models import load_metric
 from tasks.specs import AlgorithmSpec, AttackSpec, DatasetSpec, Spec, label_of
@@ -118,22 +115,16 @@ class Workbench:
 
     def _build(self, registry: Mapping[str, type], spec: AlgorithmSpec, where: str) -> Any:
         model = self.model if self.has_model else None
-        return build(registry, spec, where, model=model, pipeline=self.pipeline, home=self.folder)
+        given = {"model": model, "pipeline": self.pipeline}
+        return build(registry, spec, where, **given, home=self.folder, device=self.device)
 
     @cached_property
     def attacks(self) -> list[Any]:
         """The attacks, in the order of the specification."""
-        return [self._attack(spec, f"attacks[{i}]") for i, spec in enumerate(self.spec.attacks)]
-
-    def _attack(self, spec: AttackSpec, where: str) -> Any:
-        """An attack; one that is fitted may be given what was fitted elsewhere, as weights."""
-        if find(ATTACK_KINDS, spec.name) != "UAP" or "weights" not in spec.parameters:
-            return self._build(ATTACK_KINDS, spec, where)
-        path = Path(str(spec.parameters["weights"]))
-        fitted = load_perturbation(path if path.is_absolute() else self.folder / path)
-        rest = {k: v for k, v in spec.parameters.items() if k != "weights"}
-        attack = self._build(ATTACK_KINDS, AlgorithmSpec(name=spec.name, **rest), where)
-        return dataclasses.replace(attack, perturbation=fitted)
+        return [
+            self._build(ATTACK_KINDS, spec, f"attacks[{i}]")
+            for i, spec in enumerate(self.spec.attacks)
+        ]
 
     def must_fit(self, position: int) -> bool:
         """Whether an attack has to be fitted to the data set before it can start."""

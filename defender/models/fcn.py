@@ -42,6 +42,10 @@ class FCN(nn.Module):
             for weight in last.parameters():
                 nn.init.zeros_(weight)
 
+    def extra_repr(self) -> str:
+        """What the layers do not show: the digest of a network covers its ``repr``."""
+        return f"residual={self.residual}"
+
     def forward(self, images: Tensor) -> Tensor:
         """Map images (n, channels, h, w) in [0, 1] to such images."""
         # with the channels of a pixel side by side, convolutions take half the time on a CPU

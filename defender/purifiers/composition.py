@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from defender.spelling import folded, parse_number
+
+Fields = Mapping[str, dataclasses.Field[Any]]
 
 _STEP = re.compile(r"\s*([A-Za-z][\w -]*?)\s*(?:\((.*)\))?\s*", re.DOTALL)
 _NAMED = re.compile(r"\s*([A-Za-z_]\w*)\s*=(.*)", re.DOTALL)
 _WHOLE = re.compile(r"[+-]?\d+")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
-_WORD = re.compile(r"[A-Za-z0-9][\w.:-]*")
+_WORD = re.compile(r"[A-Za-z0-9][\w.:-]*|[A-Za-z./][\w./:-]*")
 _WORDS: dict[str, bool | None] = {"true": True, "false": False, "none": None}
 
 
@@ -22,18 +24,26 @@ def is_composition(text: str) -> bool:
     return any(sign in text for sign in "()>")
 
 
-def parse_composition(text: str, registry: Mapping[str, type]) -> list[tuple[str, dict[str, Any]]]:
+def declared(kind: type) -> dict[str, dataclasses.Field[Any]]:
+    """The declared parameters of an algorithm, by name."""
+    return {f.name: f for f in dataclasses.fields(kind) if "doc" in f.metadata}
+
+
+def parse_composition(
+    text: str, registry: Mapping[str, type], fields_of: Callable[[type], Fields] = declared
+) -> list[tuple[str, dict[str, Any]]]:
     """Read purifiers and their parameters from one line.
 
     Steps are separated by ``>`` and done from left to right. A step is a name, however spelled
     (``NonLocalMeans``, ``non-local-means``), with parameters in parentheses where wanted. A
-    parameter is a number (``3``, ``0.5``, ``8/255``), ``true``, ``false``, ``none`` or a word.
-    Those without ``name=`` go to the parameters that take such a value, in the order of the
-    declaration: numbers to numbers, words to words.
+    parameter is a number (``3``, ``0.5``, ``8/255``), ``true``, ``false``, ``none``, or a word,
+    which may be a path without spaces. Those without ``name=`` go to the parameters that take
+    such a value, in the order of the declaration: numbers to numbers, words to words.
 
     Args:
         text: such as ``median(3) > jpeg(quality=50)``.
         registry: the purifiers by name, dataclasses with declared parameters.
+        fields_of: the parameters that may be given for a purifier, by name.
 
     Returns:
         Registered name and parameters of each step.
@@ -56,27 +66,24 @@ def parse_composition(text: str, registry: Mapping[str, type]) -> list[tuple[str
                 f"{text!r}: expected one of {', '.join(sorted(registry))}, got {match[1]!r}"
             )
         try:
-            steps.append((name, _parameters(match[2] or "", registry[name])))
+            steps.append((name, _parameters(match[2] or "", fields_of(registry[name]))))
         except ValueError as error:
             raise ValueError(f"{text!r}: {part.strip()!r}: {error}") from None
     return steps
 
 
-def _parameters(text: str, kind: type) -> dict[str, Any]:
+def _parameters(text: str, fields: Fields) -> dict[str, Any]:
     """The parameters of one step by name, from what is between its parentheses."""
-    declared = {f.name: f for f in dataclasses.fields(kind) if "doc" in f.metadata}
     values: dict[str, Any] = {}
     for part in text.split(",") if text.strip() else []:
         match = _NAMED.fullmatch(part)
         value = _value(part if match is None else match[2])
         if match is None:
-            name = next(
-                (n for n, f in declared.items() if n not in values and _takes(f, value)), ""
-            )
+            name = next((n for n, f in fields.items() if n not in values and _takes(f, value)), "")
         else:
             name = match[1]
-        if name not in declared:
-            expected = f"one of {', '.join(declared)}" if declared else "no parameters"
+        if name not in fields:
+            expected = f"one of {', '.join(fields)}" if fields else "no parameters"
             raise ValueError(f"expected {expected}, got {part.strip()!r}")
         if name in values:
             raise ValueError(f"{name}: expected one value, got another: {part.strip()!r}")

@@ -25,7 +25,8 @@ class Learned:
             has it. ``channels``, where it has such an attribute, is how many it takes.
 
     Raises:
-        ValueError: a network in training mode; when called, one that changes the shape.
+        ValueError: a network in training mode; when called, one that takes images of another
+            number of channels or that changes the shape.
 
     Source: A. Gushchin, A. Chistyakova, V. Minashkin, A. Antsiferova, D. Vatolin, "Adversarial
     purification for no-reference image-quality metrics: applicability study and new methods",
@@ -67,8 +68,13 @@ class Learned:
             return in_blocks(self._made, images, alone=True)
 
     def _made(self, images: Images) -> Images:
-        spread = images.shape[1] == 1 and _channels(self.network) == 3
+        taken = _channels(self.network)
+        spread = images.shape[1] == 1 and taken == 3
         shown = images.expand(-1, 3, -1, -1) if spread else images
+        if taken not in (None, shown.shape[1]):
+            raise ValueError(
+                f"network: {self.network!r} takes images of {taken} channels, got {shown.shape[1]}"
+            )
         made: Tensor = self.network(shown)
         if made.shape != shown.shape:
             raise ValueError(

@@ -80,5 +80,8 @@ def test_networks_that_do_not_fit_are_named() -> None:
     with pytest.raises(ValueError, match="network: expected it in evaluation mode"):
         Learned(fcn())
     shrinking = nn.Conv2d(3, 3, 3).eval()
+    grey = Normalised(FCN(1), name="grey").eval()
+    with pytest.raises(ValueError, match="network: grey takes images of 1 channels, got 3"):
+        Learned(grey)(cases.images(), seeds=cases.seeds())
     with pytest.raises(ValueError, match=r"network: expected \(1, 3, 12, 12\) from Conv2d"):
         Learned(shrinking)(cases.images(), seeds=cases.seeds())

@@ -88,7 +88,7 @@ def test_steps_are_given_the_pipeline(tmp_path: Path) -> None:
         ("median(3) > jpeg(900)", r"purifiers\[0\].quality: expected \[1, 95\], got 900"),
         ({"name": "median(3)", "window": 5}, r"parameters within 'median\(3\)' only, got window"),
         ("selectivemedian(1) > flip", r"purifiers\[0\]: SelectiveMedian needs to know"),
-        ("Learned", r"purifiers\[0\]: Learned expected its network, got nothing"),
+        ("Learned", r"purifiers\[0\].network: expected a value for Learned, got nothing"),
         ("Sequence", r"purifiers\[0\]: Sequence expected its steps, got nothing"),
     ],
 )

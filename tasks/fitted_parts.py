@@ -1,0 +1,82 @@
+"""Parts of algorithms that were fitted beforehand, and how a specification says where they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import torch
+
+from defender.attacks import UAP
+from defender.models.classifiers import Normalised
+from defender.purifiers import Learned
+from defender.types import parameter
+from defender.universal import Perturbation
+from tasks.perturbation_files import load_perturbation
+from tasks.purifier_networks import load_network
+
+
+class Part(Protocol):
+    """Where a fitted part is: a frozen dataclass of declared parameters.
+
+    A specification gives them beside the algorithm's own.
+    """
+
+    fills: ClassVar[str]
+    """The field of the algorithm that takes the part."""
+
+    def __init__(self, **stated: Any) -> None: ...
+
+    def load(self, home: Path, device: torch.device, where: str) -> Any:
+        """The part itself.
+
+        Args:
+            home: folder against which paths and modules are resolved.
+            device: where it is wanted.
+            where: path of the algorithm in the specification, for error messages.
+
+        Raises:
+            ModelError: naming the field, the file and what was expected.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class PerturbationFile:
+    """The universal perturbation of an attack."""
+
+    fills: ClassVar[str] = "perturbation"
+
+    weights: str | None = parameter(
+        None, doc="safetensors with a perturbation that was fitted before; none: it is fitted"
+    )
+
+    def load(self, home: Path, device: torch.device, where: str) -> Perturbation | None:
+        """The perturbation, or None where it is yet to be fitted."""
+        if self.weights is None:
+            return None
+        return load_perturbation(home / str(self.weights), f"{where}.weights")
+
+
+@dataclass(frozen=True)
+class NetworkFile:
+    """The network of a learned purifier."""
+
+    fills: ClassVar[str] = "network"
+
+    network: str = parameter(
+        doc="one that ships, or fcn, residual-fcn or python:<module>:<factory> with its weights"
+    )
+    weights: str | None = parameter(
+        None, doc="state dict, .safetensors or .pt, relative to the specification"
+    )
+
+    def load(self, home: Path, device: torch.device, where: str) -> Normalised:
+        """The network, ready to purify."""
+        weights = None if self.weights is None else str(self.weights)
+        return load_network(str(self.network), weights, home, device, where)
+
+
+PARTS: dict[type, type[Part]] = {UAP: PerturbationFile, Learned: NetworkFile}
+"""The fitted parts of algorithms."""
