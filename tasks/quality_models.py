@@ -60,7 +60,7 @@ QUALITY_MODELS: dict[str, ShippedMetric] = {
     "linearity-small": ShippedMetric(
         "small",
         "linearity-small.safetensors",
-        "image quality without a reference, photographs of any size, 1.41 M parameters",
+        "image quality without a reference, photographs of any size, 1.42 M parameters",
     ),
 }
 

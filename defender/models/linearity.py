@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from defender.models.details import Details
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FAMILIES = ("resnet", "resnext", "wide_resnet", "mobilenet")
 """What the names of usable torchvision architectures begin with."""
@@ -51,11 +53,13 @@ class BasicBlock(nn.Module):
 def small_features(widths: tuple[int, int, int, int] = (32, 64, 128, 256)) -> nn.Sequential:
     """A residual backbone of one block a stage: strides 2 and 2 in the stem, then 1, 2, 2, 2.
 
+    It looks at pictures through :class:`defender.models.details.Details`.
+
     Args:
         widths: channels of the four stages; the stem has those of the first.
     """
     children: list[nn.Module] = [
-        nn.Conv2d(3, widths[0], 7, stride=2, padding=3, bias=False),
+        nn.Conv2d(Details.channels, widths[0], 7, stride=2, padding=3, bias=False),
         nn.BatchNorm2d(widths[0]),
         nn.ReLU(inplace=True),
         nn.MaxPool2d(3, stride=2, padding=1),
@@ -90,20 +94,23 @@ def torchvision_features(arch: str) -> nn.Sequential:
     return nn.Sequential(*children)
 
 
-def find_taps(features: nn.Sequential) -> tuple[tuple[int, int], tuple[int, int]]:
+def find_taps(
+    features: nn.Sequential, channels: int = 3
+) -> tuple[tuple[int, int], tuple[int, int]]:
     """Where a backbone is tapped: after its last child at stride 16 and after its last child.
 
     In a ResNet these are children 6 and 7, stages 3 and 4.
 
     Args:
         features: children in a row, of which the last is at stride 32.
+        channels: of what it looks at.
 
     Returns:
         The indices of the two children, and the numbers of channels that they put out.
     """
     training = features.training
     features.eval()
-    x = torch.zeros(1, 3, PROBE_SIDE, PROBE_SIDE)
+    x = torch.zeros(1, channels, PROBE_SIDE, PROBE_SIDE)
     shapes = []
     with torch.no_grad():
         for child in features:
@@ -175,8 +182,10 @@ class Linearity(nn.Module):
             if not math.isfinite(value):
                 raise ValueError(f"{name}: expected a finite number, got {value}")
         self.arch, self.k, self.b, self._score_range = arch, float(k), float(b), (low, high)
+        self.details = Details() if small else nn.Identity()
         self.features = small_features() if small else torchvision_features(arch)
-        self.taps, (channels6, channels7) = find_taps(self.features)
+        seen = Details.channels if small else 3
+        self.taps, (channels6, channels7) = find_taps(self.features, seen)
         widths = (256, 128, 64) if small else (1024, 256, 64)
         self.dr6 = reduction(channels6, widths)
         self.dr7 = reduction(channels7, widths)
@@ -211,7 +220,7 @@ class Linearity(nn.Module):
         if images.ndim != 4 or images.shape[1] not in (1, 3):
             raise ValueError(f"expected images (n, 1 or 3, h, w), got {tuple(images.shape)}")
         # a single channel is broadcast over the three means
-        x = (images - self.mean) / self.std
+        x = self.details((images - self.mean) / self.std)
         pooled = []
         for index, child in enumerate(self.features):
             x = child(x)
