@@ -101,11 +101,10 @@ def crop(images: Tensor, size: tuple[int, int], generator: torch.Generator) -> T
         raise ValueError(f"crop: expected at most {height} x {width}, got {size[0]} x {size[1]}")
     top = torch.randint(0, height - size[0] + 1, (n,), generator=generator)
     left = torch.randint(0, width - size[1] + 1, (n,), generator=generator)
-    rows = (top.view(-1, 1) + torch.arange(size[0])).view(n, 1, size[0], 1)
-    columns = (left.view(-1, 1) + torch.arange(size[1])).view(n, 1, 1, size[1])
-    index = torch.arange(n).view(n, 1, 1, 1)
-    channel = torch.arange(channels).view(1, -1, 1, 1)
-    return images[index, channel, rows, columns]
+    cut = images.new_empty((n, channels, *size))
+    for image, row, column, whole in zip(cut, top.tolist(), left.tolist(), images, strict=True):
+        image.copy_(whole[:, row : row + size[0], column : column + size[1]])
+    return cut
 
 
 def warp(
