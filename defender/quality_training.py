@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from defender.adam import Adam
+from defender.adam_training import fit_with_adam
 from defender.augmentation import crop, mirror
 from defender.losses import norm_in_norm
 from defender.training import Batches, TrainingState
-from defender.training_parts import autocast, average_into, one_cycle
+from defender.training_parts import autocast
 
 
 @dataclass(frozen=True)
@@ -83,39 +83,15 @@ class QualityTraining:
             ValueError: where images are smaller than ``crop``.
             FloatingPointError: when the loss is not finite.
         """
-        state = state or TrainingState()
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        optimisers = [Adam(p, step_size=0.0) for p in parameters]
-        if state.epoch:
-            model.load_state_dict(state.weights)
-            for index, adam in enumerate(optimisers):
-                adam.first, adam.second = state.momentum[2 * index : 2 * index + 2]
-                adam.steps = state.epoch * steps_per_epoch
-        else:
-            state.average = {k: v.clone() for k, v in model.state_dict().items()}
-            state.momentum = [m for adam in optimisers for m in (adam.first, adam.second)]
-        total = steps_per_epoch * self.epochs
-        while state.epoch < self.epochs:
-            model.train()
-            loss_sum, seen = 0.0, 0
-            for index, (pixels, labels) in enumerate(batches(state.epoch)):
-                step = state.epoch * steps_per_epoch + index
-                generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-                images = self._augmented(pixels, generator)
-                with autocast(self.precision):
-                    loss = self.loss(model, images, labels)
-                if not torch.isfinite(loss):
-                    raise FloatingPointError(f"training loss is {loss.item()} at step {step}")
-                gradients = torch.autograd.grad(loss, parameters)
-                rate = one_cycle(step, total, self.peak_lr, self.warmup)
-                self._update(parameters, gradients, optimisers, rate)
-                average_into(state.average, model, step, self.average_decay)
-                loss_sum += loss.item() * len(labels)
-                seen += len(labels)
-            state.epoch += 1
-            state.weights = {k: v.clone() for k, v in model.state_dict().items()}
-            state.history.append({"loss": loss_sum / seen})
-            yield state
+
+        def loss_of(pixels: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+            images = self._augmented(pixels, generator)
+            with autocast(self.precision):
+                return self.loss(model, images, labels)
+
+        return fit_with_adam(
+            self, batches, model, loss_of, steps_per_epoch=steps_per_epoch, seed=seed, state=state
+        )
 
     def loss(self, model: Any, images: Tensor, labels: Tensor) -> Tensor:
         """The loss of a batch, in [0, 1]: images (n, c, h, w) in [0, 1], labels (n,)."""
@@ -132,17 +108,3 @@ class QualityTraining:
         if self.flip:
             pixels = mirror(pixels, generator)
         return (pixels.float() / 255).contiguous(memory_format=torch.channels_last)
-
-    @torch.no_grad()
-    def _update(
-        self,
-        parameters: list[nn.Parameter],
-        gradients: tuple[Tensor, ...],
-        optimisers: list[Adam],
-        rate: float,
-    ) -> None:
-        for parameter, gradient, adam in zip(parameters, gradients, optimisers, strict=True):
-            adam.step_size = rate
-            if parameter.ndim > 1:
-                parameter.mul_(1 - rate * self.weight_decay)
-            parameter.sub_(adam.step(gradient))

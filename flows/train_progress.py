@@ -17,6 +17,7 @@ NOTES = {
     "accuracy": "{:.1%} right",
     "held_out": "held out {:.1%}",
     "srocc": "held-out SROCC {:.3f}",
+    "ssim": "held-out SSIM {:.4f}",
 }
 """What is told of an epoch beside its loss, where the record has it."""
 
@@ -76,7 +77,8 @@ class TrainProgress:
 
     def epoch(self, record: dict[str, Any], epochs: int) -> None:
         """Show what an epoch came to."""
-        note = f"loss {record['loss']:.3f}"
+        loss = record["loss"]
+        note = f"loss {loss:.3f}" if loss >= 0.1 else f"loss {loss:.2e}"
         for name, words in NOTES.items():
             if name in record:
                 note += f", {words.format(record[name])}"

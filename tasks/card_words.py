@@ -1,10 +1,11 @@
-"""What the cards of either kind of training say in words."""
+"""What the cards of each kind of training say in words."""
 
 from __future__ import annotations
 
 from typing import Any, Protocol
 
 from defender.quality_labels import BEST
+from tasks.purify_words import PurifyWords
 from tasks.training_tasks import Card
 
 
@@ -13,6 +14,9 @@ class Words(Protocol):
 
     figure: str
     """What the curve of the held-out images shows."""
+
+    preparation: str
+    """What is done to images before they are learned from."""
 
     def opening(self, card: Card) -> str:
         """What it is, in one sentence."""
@@ -39,6 +43,7 @@ class ClassifierWords:
     """Accuracy, balanced accuracy and normalisation."""
 
     figure = "accuracy"
+    preparation = "decoding"
 
     def opening(self, card: Card) -> str:
         """What it is, in one sentence."""
@@ -85,6 +90,7 @@ class QualityWords:
     """Rank correlation, the line to the scale of the labels, and what labels are."""
 
     figure = "SROCC"
+    preparation = "decoding"
 
     def opening(self, card: Card) -> str:
         """What it is, in one sentence."""
@@ -148,7 +154,11 @@ after it was written; intervals are 95 % bootstrap intervals over photographs. T
 trained on images that nobody attacked. It is not robust: it is there to be attacked."""
 """What the labels of quality metrics are."""
 
-WORDS: dict[str, Words] = {"classify": ClassifierWords(), "quality": QualityWords()}
+WORDS: dict[str, Words] = {
+    "classify": ClassifierWords(),
+    "quality": QualityWords(),
+    "purify": PurifyWords(),
+}
 """The words of a card, by its task."""
 
 

@@ -175,7 +175,7 @@ def in_words(card: Card) -> str:
 | SHA-256 of the file | `{weights["sha256"]}` |
 | trained on | {_in_words(card["dataset"])} |
 | held out | {_in_words(card["held_out"])} |
-| time | {seconds["train"]:,.0f} s of training, {seconds["ingest"]:,.0f} s of decoding |
+| time | {seconds["train"]:,.0f} s of training, {seconds["ingest"]:,.0f} s of {words.preparation} |
 | torch | {card["torch"]} |
 
 {words.remarks(card)}

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from defender.distortions import DISTORTIONS, TRAINED
+from defender.purifier_training import PurifierTraining
 from defender.quality_training import QualityTraining
 from defender.scaling import Pipeline
 from defender.training import ClassifierTraining
@@ -17,8 +18,11 @@ from tasks.errors import SpecError
 from tasks.names import suggestion
 from tasks.spec_files import override, parse, read_content
 from tasks.specs import (
+    AttackSpec,
     DatasetSpec,
     Deviations,
+    MetricSpec,
+    ModelSpec,
     PipelineSpec,
     RunName,
     Strict,
@@ -200,7 +204,54 @@ class QualityTrainSpec(TrainingSpec):
         return self
 
 
-KINDS: dict[str, type[TrainingSpec]] = {"classify": TrainSpec, "quality": QualityTrainSpec}
+class PurifierRecipeSpec(Strict):
+    """The recipe: the parameters of :class:`defender.purifier_training.PurifierTraining`."""
+
+    epochs: int = Field(default=100, ge=1, le=100_000)
+    peak_lr: float = Field(default=1e-3, gt=0)
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    crop: int = Field(default=128, ge=0, description="side of the square; 0: whole images")
+    flip: bool = True
+    clean: float = Field(default=0.1, ge=0, lt=1, description="share of pairs without an attack")
+    ssim_weight: float = Field(default=0.0, ge=0)
+    average_decay: float = Field(default=0.998, ge=0, lt=1)
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    def recipe(self) -> PurifierTraining:
+        """The algorithm with these parameters."""
+        return PurifierTraining(**self.model_dump())
+
+
+class PurifyTrainSpec(TrainingSpec):
+    """The training of a network that purifies: images, attacks on them, a network, a recipe."""
+
+    task: Literal["purify"]
+    model: str = Field(description="fcn, residual-fcn or python:<module>:<factory>")
+    metric: MetricSpec | None = Field(
+        default=None, description="image-quality metric that is attacked"
+    )
+    classifier: ModelSpec | None = Field(
+        default=None, description="classifier that is attacked, in place of a metric"
+    )
+    attacks: tuple[AttackSpec, ...] = Field(
+        min_length=1, description="what is to be purified, as in the specification of a run"
+    )
+    training: PurifierRecipeSpec = PurifierRecipeSpec()
+
+    @model_validator(mode="after")
+    def _one_subject(self) -> PurifyTrainSpec:
+        if (self.metric is None) == (self.classifier is None):
+            got = "neither" if self.metric is None else "both"
+            raise ValueError(f"metric, classifier: expected one of the two, got {got}")
+        return self
+
+
+KINDS: dict[str, type[TrainingSpec]] = {
+    "classify": TrainSpec,
+    "quality": QualityTrainSpec,
+    "purify": PurifyTrainSpec,
+}
 """Specifications by their field ``task``."""
 
 

@@ -21,8 +21,15 @@ from tasks.classifier_task import ClassifierTask
 from tasks.devices import choose_device, cores, prepare
 from tasks.errors import SpecError
 from tasks.models import digest_state, load_state
+from tasks.purify_task import PurifyTask
 from tasks.quality_task import QualityTask
-from tasks.train_specs import QualityTrainSpec, TrainingSpec, TrainSpec, train_spec_of
+from tasks.train_specs import (
+    PurifyTrainSpec,
+    QualityTrainSpec,
+    TrainingSpec,
+    TrainSpec,
+    train_spec_of,
+)
 from tasks.training_data import Batch
 from tasks.training_tasks import TrainingTask
 
@@ -32,6 +39,7 @@ RULES = 1
 TASKS: dict[type[TrainingSpec], Callable[[Any, Path, str], TrainingTask]] = {
     TrainSpec: ClassifierTask,
     QualityTrainSpec: QualityTask,
+    PurifyTrainSpec: PurifyTask,
 }
 """What is particular to a training, by its specification."""
 
@@ -83,8 +91,10 @@ class Trainer:
         Raises:
             SpecError, ModelError, StorageError: saying what is wrong and where.
         """
-        _ = self.device, self.data.chunk_count, self.held_out.chunk_count
+        _ = self.device
         self.task.network()
+        self.data.check()
+        self.held_out.check()
 
     def ingested(self) -> bool:
         """Whether both data sets are decoded and whole."""

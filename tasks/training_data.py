@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from tasks.batches import EPOCH_STRIDE
 from tasks.compute import compute_chunk, vouched
 from tasks.errors import SpecError
 from tasks.plan import ingest_node
-from tasks.specs import DatasetSpec, ModelSpec, Spec
+from tasks.specs import DatasetSpec, Spec
 from tasks.workbench import Workbench
 
 Batch = tuple[Tensor, Tensor]
@@ -37,6 +37,7 @@ class TrainingData:
         folder: folder against which the paths in it are resolved.
         store: URL of the store.
         field: name of the data set in the specification, for error messages.
+        run: what is done to the images: further fields of the specification of a run.
 
     Raises:
         SpecError, StorageError: where the data set cannot be listed; the text names the field.
@@ -45,10 +46,9 @@ class TrainingData:
     _derived: ClassVar[tuple[str, ...]] = ("labels", "shape", "digest")
     """What is computed of the chunks once, and anew when there are others."""
 
-    def __init__(self, spec: DatasetSpec, folder: Path, store: str, field: str) -> None:
+    def __init__(self, spec: DatasetSpec, folder: Path, store: str, field: str, **run: Any) -> None:
         self.field = field
-        run = Spec(name="training", dataset=spec, model=ModelSpec(name="none"))
-        self.bench = Workbench(run, folder, store)
+        self.bench = Workbench(Spec(name="training", dataset=spec, **run), folder, store)
         try:
             self.node = ingest_node(self.bench.dataset)
             self.bench.catalogue(keep=True)
@@ -58,6 +58,14 @@ class TrainingData:
             raise DatasetNotFound(f"{field}: {error}") from None
         self._marks: list[Mark] | None = None
         self._whole: Batch | None = None
+
+    def check(self) -> None:
+        """Check everything that can be checked before images are decoded.
+
+        Raises:
+            SpecError, ModelError, StorageError: saying what is wrong and where.
+        """
+        _ = self.chunk_count
 
     @property
     def chunk_count(self) -> int:
@@ -177,12 +185,17 @@ class TrainingData:
         return next(iter(shapes))
 
     @property
+    def item_shape(self) -> tuple[int, ...]:
+        """Shape of what is learned from at a time: an image."""
+        return self.shape
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all decoded images."""
-        return self.count * int(np.prod(self.shape))
+        return self.count * int(np.prod(self.item_shape))
 
     def chunk(self, index: int) -> list[Pixels]:
-        """The images of a chunk, uint8 (c, h, w) each; none where all were rejected."""
+        """The images of a chunk, uint8 :attr:`item_shape` each; none where all were rejected."""
         mark = self.marks[index]
         return read_images(self.bench.store.images(self._ref(mark))) if mark.images else []
 
@@ -200,7 +213,7 @@ class TrainingData:
             window_bytes: decoded bytes shuffled together; at least one chunk is.
 
         Yields:
-            Images, uint8 (batch, c, h, w), and labels (batch,).
+            Images, uint8 (batch, *item_shape), and labels (batch,).
         """
         generator = torch.Generator().manual_seed(seed * EPOCH_STRIDE + epoch)
         if self.nbytes <= window_bytes:
@@ -215,7 +228,7 @@ class TrainingData:
         return self._whole
 
     def _windows(self, generator: torch.Generator, window_bytes: int) -> Iterator[Batch]:
-        image = int(np.prod(self.shape))
+        image = int(np.prod(self.item_shape))
         window: list[int] = []
         taken = 0
         for index in torch.randperm(self.chunk_count, generator=generator).tolist():
@@ -232,7 +245,7 @@ class TrainingData:
     def _gather(self, chunks: list[int]) -> Batch:
         ends = np.cumsum([0, *(mark.images for mark in self.marks)])
         total = sum(self.marks[index].images for index in chunks)
-        pixels = torch.empty((total, *self.shape), dtype=torch.uint8)
+        pixels = torch.empty((total, *self.item_shape), dtype=torch.uint8)
         labels = torch.empty(total, dtype=self.labels.dtype)
         start = 0
         for index in chunks:
