@@ -29,7 +29,7 @@ from tasks.names import find
 from tasks.precomputed import Precomputed
 from tasks.spec_files import parse_spec
 from tasks.specs import DatasetSpec, Spec
-from tasks.train_specs import QualityTrainSpec, TrainSpec, load_train_spec
+from tasks.train_specs import PurifyTrainSpec, QualityTrainSpec, TrainSpec, load_train_spec
 from tasks.workbench import Workbench
 from tests.cases import MODEL
 
@@ -178,6 +178,8 @@ def check_content(content: Any, source: str, folder: Path) -> None:
         check_dataset(training.dataset)
         check_dataset(training.held_out)
         training.training.recipe()
+        for position, attack in enumerate(getattr(training, "attacks", ())):
+            build(ATTACKS, attack, f"attacks[{position}]", model=MODEL)
     else:
         check_spec(parse_spec(content, source))
 
@@ -191,7 +193,7 @@ def test_examples_are_valid(path: Path, tmp_path: Path) -> None:
 
 @pages
 def test_specifications_in_pages_are_valid(page: Path, tmp_path: Path) -> None:
-    kinds: list[type[BaseModel]] = [Spec, TrainSpec, QualityTrainSpec]
+    kinds: list[type[BaseModel]] = [Spec, TrainSpec, QualityTrainSpec, PurifyTrainSpec]
     fields = {field for kind in kinds for field in kind.model_fields}
     for block in blocks(page, "yaml"):
         content = yaml.safe_load(block)
