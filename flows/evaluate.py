@@ -165,24 +165,53 @@ def compute(ready: Prepared, write: Callable[[Survey], dict[str, Any]]) -> Outco
         write: writes the outputs of the finished run and returns its summary.
     """
     bench, state = ready.bench, ready.state
-    compute = bench.spec.compute
-    workers = compute.workers or default_workers(bench.device)
-    chunk_task = make_chunk.with_options(retries=compute.retries)
-    order = chunk_order(state.chunks, compute.order, bench.spec.seed)
+    workers = worker_count(bench)
     dashboard = ProgressArtifact(bench.spec.name)
-    pool: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=workers)
-    with Progress(state, workers) as progress, pool as runner:
-
-        def submit(work: Work) -> Any:
-            call = call_of(work, ready.spec, ready.folder, ready.store)
-            return runner.submit(chunk_task, {"call": call})
+    with Progress(state, workers) as progress, task_runner(bench) as runner:
 
         def finished_one(work: Work, receipt: dict[str, Any]) -> None:
             progress.finished(work, receipt)
             dashboard.update(len(state.done), state.total)
 
-        tasks = drive(state, order, submit, window=2 * workers, finished=finished_one)
+        tasks = make_chunks(ready, runner, finished_one)
         progress.say("writing summary and report")
         summary = write(state)
     folder = bench.store.run(bench.spec.name)
     return Outcome(folder, tasks, state.total, progress.seconds, summary)
+
+
+def worker_count(bench: Workbench) -> int:
+    """How many chunks a run computes at a time."""
+    return bench.spec.compute.workers or default_workers(bench.device)
+
+
+def task_runner(bench: Workbench) -> ThreadPoolTaskRunner[Any]:
+    """What runs the chunk tasks of a run; a context manager."""
+    return ThreadPoolTaskRunner(max_workers=worker_count(bench))
+
+
+def make_chunks(
+    ready: Prepared,
+    runner: ThreadPoolTaskRunner[Any],
+    finished_one: Callable[[Work, dict[str, Any]], None],
+) -> int:
+    """Make every chunk that is left of a run.
+
+    Args:
+        ready: the run.
+        runner: of :func:`task_runner`, entered.
+        finished_one: called with each finished chunk and its receipt.
+
+    Returns:
+        How many chunk tasks ran.
+    """
+    bench, state = ready.bench, ready.state
+    compute = bench.spec.compute
+    chunk_task = make_chunk.with_options(retries=compute.retries)
+    order = chunk_order(state.chunks, compute.order, bench.spec.seed)
+
+    def submit(work: Work) -> Any:
+        call = call_of(work, ready.spec, ready.folder, ready.store)
+        return runner.submit(chunk_task, {"call": call})
+
+    return drive(state, order, submit, window=2 * worker_count(bench), finished=finished_one)

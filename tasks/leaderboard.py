@@ -228,11 +228,28 @@ def group_of(state: Survey, attack: str) -> str:
     return GROUPS.get(type(algorithm).__name__, attack)
 
 
-def standings(state: Survey, columns: Columns) -> list[Standing]:
+def grouped(state: Survey, attacks: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Means of figures by attack over the attacks of each group; ``"clean"`` for clean images."""
+    members: dict[str, list[dict[str, float]]] = {}
+    for attack, figures_ in attacks.items():
+        group = "clean" if attack == "none" else group_of(state, attack)
+        members.setdefault(group, []).append(figures_)
+    return {
+        group: {name: float(np.mean([one[name] for one in found])) for name in found[0]}
+        for group, found in members.items()
+    }
+
+
+def standings(state: Survey, columns: Columns, only: str | None = None) -> list[Standing]:
     """The leaderboard of a finished run, lowest mean gain first; empty without a quality metric.
 
     The baseline of differences is the one that the specification names, else the purifier that
     halves both sides, where the run has it.
+
+    Args:
+        state: the run.
+        columns: its per-image columns.
+        only: label of the one purifier that is wanted; None for all.
     """
     nodes = [node for node in state.plan if node.kind == "score"]
     if not state.bench.has_metric or "quality" not in state.bench.spec.metrics:
@@ -241,6 +258,8 @@ def standings(state: Survey, columns: Columns) -> list[Standing]:
     clean = columns.column("score/none/none", "score").astype(np.float64)[among]
     scored: dict[str, Scored] = {}
     for node in nodes:
+        if only not in (None, node.purifier):
+            continue
         own = scored.setdefault(node.purifier, Scored({}, {}))
         own.scores[node.attack] = columns.column(node.name, "score").astype(np.float64)[among]
         own.likeness[node.attack] = columns.column(node.name, "likeness")[among]
@@ -279,14 +298,7 @@ def _standing(
         attack: figures(means.clean, scores, scored.likeness[attack])
         for attack, scores in scored.scores.items()
     }
-    members: dict[str, list[str]] = {}
-    for attack in attacks:
-        group = "clean" if attack == "none" else group_of(state, attack)
-        members.setdefault(group, []).append(attack)
-    groups = {
-        group: {name: float(np.mean([attacks[a][name] for a in names])) for name in MEASURES}
-        for group, names in members.items()
-    }
+    groups = grouped(state, attacks)
     known = "none" if purifier == "none" else purifiers(state)[purifier].knowledge
     difference = {} if base is None or base is scored else means.of(scored, base)
     return Standing(purifier, known, attacks, groups, means.of(scored), difference)
