@@ -22,6 +22,7 @@ from flows.command import (
 )
 from flows.defense_commands import score_defense
 from flows.scan_commands import calibrate, scan
+from flows.sweep_commands import sweep
 
 app = typer.Typer(
     help="Attack, detect, purify and score whole image datasets; killable and resumable.",
@@ -192,6 +193,7 @@ app.command()(audit_resize)
 app.command()(scan)
 app.command()(calibrate)
 app.command()(score_defense)
+app.command()(sweep)
 
 
 @app.command(name="list")
