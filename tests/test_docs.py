@@ -27,8 +27,9 @@ from tasks.building import build
 from tasks.defences import DefenceFile
 from tasks.names import find
 from tasks.precomputed import Precomputed
-from tasks.spec_files import parse_spec
-from tasks.specs import DatasetSpec, Spec
+from tasks.spec_files import parse, parse_spec
+from tasks.specs import AlgorithmSpec, DatasetSpec, Spec
+from tasks.sweep_specs import SearchSpec, SweepSpec
 from tasks.train_specs import PurifyTrainSpec, QualityTrainSpec, TrainSpec, load_train_spec
 from tasks.workbench import Workbench
 from tests.cases import MODEL
@@ -169,9 +170,19 @@ def check_dataset(spec: DatasetSpec) -> None:
     assert set(spec.options) <= {field.name for field in dataclasses.fields(SOURCES[kind])}
 
 
+def check_sweep(spec: SweepSpec) -> None:
+    """Check the run of a sweep, and that its purifiers can be built."""
+    check_spec(spec.run())
+    for template in spec.sweep.space:
+        for probe in spec.sweep.probes(template):
+            build(PURIFIERS, AlgorithmSpec(name=probe.text), template, model=MODEL)
+
+
 def check_content(content: Any, source: str, folder: Path) -> None:
-    """Check a specification of either kind."""
-    if "held_out" in content or "training" in content:
+    """Check a specification of any kind."""
+    if "sweep" in content:
+        check_sweep(parse(SweepSpec, content, source))
+    elif "held_out" in content or "training" in content:
         path = folder / "training.yaml"
         path.write_text(yaml.safe_dump({"held_out": BASE["dataset"], **BASE, **content}))
         training = load_train_spec(path)
@@ -193,7 +204,7 @@ def test_examples_are_valid(path: Path, tmp_path: Path) -> None:
 
 @pages
 def test_specifications_in_pages_are_valid(page: Path, tmp_path: Path) -> None:
-    kinds: list[type[BaseModel]] = [Spec, TrainSpec, QualityTrainSpec, PurifyTrainSpec]
+    kinds: list[type[BaseModel]] = [Spec, TrainSpec, QualityTrainSpec, PurifyTrainSpec, SweepSpec]
     fields = {field for kind in kinds for field in kind.model_fields}
     for block in blocks(page, "yaml"):
         content = yaml.safe_load(block)
@@ -218,6 +229,13 @@ def test_every_field_of_a_specification_is_described() -> None:
         section = text.partition(f"## {title}\n")[2].partition("\n## ")[0]
         rows = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
         assert sorted(rows) == sorted(kind.model_fields), title
+
+
+def test_every_field_of_a_search_is_described() -> None:
+    text = (ROOT / "docs/sweep.md").read_text()
+    section = text.partition("## `sweep`\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    assert sorted(rows) == sorted(SearchSpec.model_fields)
 
 
 @pytest.mark.parametrize(
