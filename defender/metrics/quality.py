@@ -60,9 +60,9 @@ def uniform_ssim(reference: Images, distorted: Images) -> Scores:
         raise ValueError(f"expected one shape, got {reference.shape} and {distorted.shape}")
     if min(reference.shape[2:]) < WINDOW or not len(reference):
         return reference.new_full((len(reference),), torch.nan, dtype=torch.float64)
-    levels = _levels(reference), _levels(distorted)
-    if levels[0] is not None and levels[1] is not None:
-        return torch.stack([_stored_ssim(x, y) for x, y in zip(*levels, strict=True)])
+    first, second = _levels(reference), _levels(distorted)
+    if first is not None and second is not None:
+        return torch.stack([_stored_ssim(x, y) for x, y in zip(first, second, strict=True)])
     return torch.stack(
         [_one_ssim(x.double(), y.double()) for x, y in zip(reference, distorted, strict=True)]
     )
