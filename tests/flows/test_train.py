@@ -93,7 +93,7 @@ def test_damaged_outputs_or_images_start_it_again(tmp_path: Path) -> None:
     [
         ("training.epoch=3", 2, "training.epoch: unknown field (did you mean epochs?)"),
         ("dataset.kind=shapes", 2, "dataset.kind: expected one of"),
-        ("model=resnet", 2, "model.name: expected one of cifar-resnet, shapes-cnn"),
+        ("model=resnet", 2, "model.name: expected one of cifar-resnet, cifar-resnet-wide"),
     ],
 )
 def test_mistakes_end_with_one_line(
