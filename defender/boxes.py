@@ -53,7 +53,8 @@ def box_iou(first: Tensor, second: Tensor) -> Tensor:
     """Area that rectangles share, as a part of what either covers.
 
     Args:
-        first, second: (n, 4) top, left, height, width.
+        first: (n, 4) top, left, height, width.
+        second: (n, 4), as many.
 
     Returns:
         float32 (n,) in [0, 1]; 0 where both are empty.
