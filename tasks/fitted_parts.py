@@ -66,7 +66,8 @@ class NetworkFile:
     fills: ClassVar[str] = "network"
 
     network: str = parameter(
-        doc="one that ships, or fcn, residual-fcn or python:<module>:<factory> with its weights"
+        doc="one that ships, or fcn, residual-fcn, denoiser or python:<module>:<factory> with its "
+        "weights"
     )
     weights: str | None = parameter(
         None, doc="state dict, .safetensors or .pt, relative to the specification"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from defender.models.classifiers import Normalised
+from defender.models.denoiser import denoiser
 from defender.models.fcn import fcn, residual_fcn
 from tasks.errors import ModelError
 from tasks.models import (
@@ -26,11 +27,15 @@ from tasks.models import (
 )
 from tasks.names import suggestion
 
-ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {"fcn": fcn, "residual-fcn": residual_fcn}
+ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {
+    "fcn": fcn,
+    "residual-fcn": residual_fcn,
+    "denoiser": denoiser,
+}
 """What makes a network with random weights for images of so many channels."""
 
 _FIRST = "layers.0.weight"
-"""The weights whose second side is the number of channels of the images."""
+"""The weights whose second side is the number of channels that the first layer sees."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,7 @@ def load_network(
         state = read_state(folder / weights, field)
     elif name in ARCHITECTURES:
         raise ModelError(f"{field}: expected the weights of {name}, got nothing")
-    network = new_network(architecture, _channels(state), folder, f"{where}.network")
+    network = new_network(architecture, _channels(state, architecture), folder, f"{where}.network")
     if state is not None:
         load_state(network, state, source, field)
     made_of = [digest_state(network.state_dict()), str(network)]
@@ -114,10 +119,13 @@ def load_network(
     return loaded
 
 
-def _channels(state: dict[str, Tensor] | None) -> int:
+def _channels(state: dict[str, Tensor] | None, architecture: str) -> int:
     """Channels of the images that weights were trained on."""
     first = None if state is None else state.get(_FIRST)
-    return 3 if first is None or first.ndim != 4 else int(first.shape[1])
+    if first is None or first.ndim != 4:
+        return 3
+    # a denoiser sees blocks of 2 x 2 pixels
+    return int(first.shape[1]) // (4 if architecture == "denoiser" else 1)
 
 
 def _unknown(name: str, known: list[str], field: str) -> ModelError:

@@ -13,6 +13,7 @@ from defender.distortions import DISTORTIONS, TRAINED
 from defender.purifier_training import PurifierTraining
 from defender.quality_training import QualityTraining
 from defender.scaling import Pipeline
+from defender.spelling import parse_number
 from defender.training import ClassifierTraining
 from tasks.errors import SpecError
 from tasks.names import suggestion
@@ -215,8 +216,19 @@ class PurifierRecipeSpec(Strict):
     flip: bool = True
     clean: float = Field(default=0.1, ge=0, lt=1, description="share of pairs without an attack")
     ssim_weight: float = Field(default=0.0, ge=0)
+    score_weight: float = Field(default=0.0, ge=0)
+    adversary: float = Field(
+        default=0.0, ge=0, le=1, description="share of pairs attacked through the network"
+    )
+    adversary_epsilon: float = Field(default=8 / 255, gt=0, le=1)
+    adversary_steps: int = Field(default=5, ge=1)
     average_decay: float = Field(default=0.998, ge=0, lt=1)
     precision: Literal["fp32", "bf16"] = "fp32"
+
+    @field_validator("adversary_epsilon", mode="before")
+    @classmethod
+    def _fraction(cls, value: Any) -> Any:
+        return parse_number(value)
 
     def recipe(self) -> PurifierTraining:
         """The algorithm with these parameters."""
@@ -227,7 +239,7 @@ class PurifyTrainSpec(TrainingSpec):
     """The training of a network that purifies: images, attacks on them, a network, a recipe."""
 
     task: Literal["purify"]
-    model: str = Field(description="fcn, residual-fcn or python:<module>:<factory>")
+    model: str = Field(description="fcn, residual-fcn, denoiser or python:<module>:<factory>")
     metric: MetricSpec | None = Field(
         default=None, description="image-quality metric that is attacked"
     )
@@ -244,6 +256,9 @@ class PurifyTrainSpec(TrainingSpec):
         if (self.metric is None) == (self.classifier is None):
             got = "neither" if self.metric is None else "both"
             raise ValueError(f"metric, classifier: expected one of the two, got {got}")
+        for name in ("score_weight", "adversary"):
+            if self.metric is None and getattr(self.training, name):
+                raise ValueError(f"training.{name}: expected 0 without a metric, got more")
         return self
 
 

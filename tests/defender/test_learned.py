@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from defender.models import Normalised
+from defender.models.denoiser import denoiser
 from defender.models.fcn import FCN, fcn, residual_fcn
 from defender.objectives import Defended, Misclassify, value_and_gradient
 from defender.purifiers import Learned
@@ -85,3 +86,23 @@ def test_networks_that_do_not_fit_are_named() -> None:
         Learned(grey)(cases.images(), seeds=cases.seeds())
     with pytest.raises(ValueError, match=r"network: expected \(1, 3, 12, 12\) from Conv2d"):
         Learned(shrinking)(cases.images(), seeds=cases.seeds())
+
+
+@pytest.mark.parametrize("side", [(9, 12), (8, 7)])
+def test_a_denoiser_starts_as_the_identity_and_sees_every_pixel(side: tuple[int, int]) -> None:
+    network = denoiser().eval()
+    images = torch.rand(2, 3, *side, generator=torch.Generator().manual_seed(5))
+    assert torch.equal(network(images), images)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(0.01)
+    assert network(images).shape == images.shape
+    leaf = images.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(network.train()(leaf)[:, :, -1, -1].sum(), leaf)
+    assert bool((slope[:, :, -1, -1].abs() > 0).all())
+
+
+def test_a_denoiser_of_grey_images_has_a_quarter_of_the_pixels_as_places() -> None:
+    network = denoiser(1)
+    assert network.layers[0].weight.shape[1] == 4
+    assert network(torch.rand(1, 1, 6, 6)).shape == (1, 1, 6, 6)

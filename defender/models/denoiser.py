@@ -1,0 +1,56 @@
+"""A small convolutional network that works at half the size of an image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Denoiser(nn.Module):
+    """3 x 3 convolutions over blocks of 2 x 2 pixels, whose result is added to the image.
+
+    Blocks become channels, ``depth`` convolutions with ReLU between them follow, and channels
+    become blocks again. At half the size a convolution sees twice as far for a quarter of the
+    work. The last one starts at zero, so the network starts as the identity.
+
+    Args:
+        channels: channels of the images, 3 for RGB.
+        width: channels between the convolutions.
+        depth: number of convolutions, 2 or more.
+
+    Source: K. Zhang, W. Zuo, L. Zhang, "FFDNet: Toward a Fast and Flexible Solution for CNN Based
+    Image Denoising", 2018, arXiv 1710.04026.
+    Differs: no map of the noise level and no batch normalisation; the change is predicted, not
+    the image; sides of odd length are padded and cut. In training mode the result is not clamped.
+    """
+
+    def __init__(self, channels: int = 3, width: int = 48, depth: int = 10) -> None:
+        super().__init__()
+        self.channels = channels
+        sides = [4 * channels, *[width] * (depth - 1), 4 * channels]
+        layers: list[nn.Module] = []
+        for inside, outside in zip(sides, sides[1:], strict=False):
+            layers += [nn.Conv2d(inside, outside, 3, padding=1), nn.ReLU(inplace=True)]
+        self.layers = nn.Sequential(*layers[:-1])
+        convolutions = [layer for layer in self.layers if isinstance(layer, nn.Conv2d)]
+        for layer in convolutions:
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        nn.init.zeros_(convolutions[-1].weight)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (n, channels, h, w) in [0, 1] to such images."""
+        height, width = images.shape[-2:]
+        even = functional.pad(images, (0, width % 2, 0, height % 2), mode="replicate")
+        # with the channels of a pixel side by side, convolutions take half the time on a CPU
+        blocks = functional.pixel_unshuffle(even, 2).contiguous(memory_format=torch.channels_last)
+        change = self.layers(blocks).contiguous(memory_format=torch.contiguous_format)
+        made = images + functional.pixel_shuffle(change, 2)[..., :height, :width]
+        return made if self.training else torch.clamp(made, 0.0, 1.0)
+
+
+def denoiser(channels: int = 3) -> Denoiser:
+    """0.18 M parameters, 0.046 M multiply-adds a pixel."""
+    return Denoiser(channels)
