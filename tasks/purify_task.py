@@ -109,7 +109,7 @@ class PurifyTask:
         self, batches: Batches, model: nn.Module, steps: int, state: TrainingState | None
     ) -> Iterator[TrainingState]:
         """The states of the training, one an epoch, from the one given on."""
-        metric = self.data.bench.metric if self.spec.metric is not None else None
+        metric: Any = self.data.bench.metric if self.spec.metric is not None else None
         return self.recipe.fit(
             batches, model, steps_per_epoch=steps, seed=self.spec.seed, state=state, metric=metric
         )
