@@ -27,6 +27,7 @@ from flows.scorecard import (
     told,
 )
 from flows.verdict import caveat, threats, verdict
+from tasks.columns import Columns
 from tasks.drawing import Plot
 from tasks.figures import plots
 from tasks.fronts import front_plot
@@ -36,7 +37,6 @@ from tasks.outputs import rejected_rows
 from tasks.pictures import all_grids
 from tasks.resize_facts import resize_facts
 from tasks.roc import attack_rocs
-from tasks.summary import Columns
 from tasks.survey import Survey
 
 LISTED = 50

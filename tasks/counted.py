@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.columns import Columns, Split
 from tasks.plan import Node
-from tasks.summary import Columns, Split
 from tasks.survey import Survey
 
 

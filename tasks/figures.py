@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from tasks.columns import Columns
 from tasks.counted import attacks, counted, harmless
 from tasks.drawing import (
     ATTACKED,
@@ -26,7 +27,6 @@ from tasks.drawing import (
 from tasks.inline_svg import INK, inline
 from tasks.plan import Node
 from tasks.roc import detector_roc
-from tasks.summary import Columns
 from tasks.survey import Survey
 
 BINS = 48

@@ -18,13 +18,13 @@ from defender.detectors.scoring import luma
 from defender.norms import from_uint8
 from defender.scaling import Pipeline
 from storage.images import Pixels
+from tasks.columns import Columns
 from tasks.counted import attacks
 from tasks.drawing import ATTACKED, CLEAN, TOLD, WIDTH, Plot, plain
 from tasks.examples import read_example
 from tasks.inline_svg import INK, inline
 from tasks.pictures import ranking
 from tasks.plan import Node
-from tasks.summary import Columns
 from tasks.survey import Survey
 
 ROW = 0.72

@@ -12,8 +12,8 @@ from scipy import stats
 
 from defender.metrics.quality import relative_gain, srcc
 from defender.metrics.rates import mean_interval
+from tasks.columns import Columns
 from tasks.counted import counted
-from tasks.summary import Columns
 from tasks.survey import Survey
 
 Column = NDArray[np.float64]

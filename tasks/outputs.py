@@ -14,8 +14,9 @@ import pyarrow as pa
 from storage.files import remove, sweep, write_atomic
 from storage.ledger import Finding, digest_of, sha256_file
 from storage.scores import concatenate, read_rows, write_rows
+from tasks.columns import Columns
 from tasks.leaderboard import standings
-from tasks.summary import Columns, Row, Summary
+from tasks.summary import Row, Summary
 from tasks.survey import Survey
 from tasks.thresholds import FILE as THRESHOLDS
 from tasks.thresholds import write_thresholds

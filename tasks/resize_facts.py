@@ -9,9 +9,9 @@ import numpy as np
 
 from defender.scaling import Pipeline
 from defender.scaling.audit import Audit, audit, method_name, table
+from tasks.columns import Columns
 from tasks.counted import attacks, counted
 from tasks.plan import Node
-from tasks.summary import Columns
 from tasks.survey import Survey
 
 Size = tuple[int, int]

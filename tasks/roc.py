@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from tasks.columns import Columns
 from tasks.counted import attacks, counted
 from tasks.drawing import CURVES, WIDTH, Plot, plain, short
 from tasks.inline_svg import INK, inline
 from tasks.plan import Node
-from tasks.summary import Columns
 from tasks.survey import Survey
 
 Points = tuple[NDArray[np.float64], NDArray[np.float64]]

@@ -18,11 +18,11 @@ from scipy import stats
 from storage.files import write_atomic
 from storage.ledger import digest_of
 from storage.scores import read_rows, write_rows
+from tasks.columns import Columns
 from tasks.decision import Decision, Rule, calibrate
 from tasks.errors import SpecError
 from tasks.outputs import begin_outputs, end_outputs, references, rejected_rows, write_json
 from tasks.specs import label_of
-from tasks.summary import Columns
 from tasks.survey import Survey
 from tasks.thresholds import FILE as THRESHOLDS
 from tasks.thresholds import write_thresholds

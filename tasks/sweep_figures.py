@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defender.metrics.rates import mean_interval
+from tasks.columns import Columns
 from tasks.counted import counted
 from tasks.leaderboard import Estimate, Standing, grouped, purifiers, standings
-from tasks.summary import Columns
 from tasks.survey import Survey
 from tasks.sweep_specs import CLEAN, OF_MODEL, lower_is_better
 

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from tasks.columns import Columns
 from tasks.defence_scores import failures
 from tasks.leaderboard import standings
-from tasks.summary import Columns, Summary
+from tasks.summary import Summary
 from tasks.survey import Survey
 from tests import toy
 

@@ -11,9 +11,10 @@ import torch
 
 from storage.images import read_images
 from storage.scores import read_rows
+from tasks.columns import Columns
 from tasks.defences import DefenceFile
 from tasks.errors import DefenseError
-from tasks.summary import Columns, Summary
+from tasks.summary import Summary
 from tasks.survey import Survey
 from tests import toy
 

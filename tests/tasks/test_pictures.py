@@ -10,11 +10,11 @@ from PIL import Image
 
 from storage.images import Pixels, read_images
 from storage.scores import read_rows
+from tasks.columns import Columns
 from tasks.encoding import Picture, amplification, amplified, data_uri, side_for
 from tasks.figures import plots
 from tasks.pictures import Grid, all_grids, example_grid, figure
 from tasks.roc import roc_points
-from tasks.summary import Columns
 from tasks.survey import Survey
 from tests import toy
 

@@ -16,11 +16,12 @@ from defender.metrics.quality import likeness
 from defender.universal import Perturbation
 from flows.report import render
 from storage.images import read_images
+from tasks.columns import Columns
 from tasks.errors import SpecError
 from tasks.leaderboard import standing_of, standings
 from tasks.outputs import write_outputs
 from tasks.perturbation_files import save_perturbation
-from tasks.summary import Columns, Summary
+from tasks.summary import Summary
 from tasks.survey import Survey
 from tests import cases, toy
 

@@ -12,13 +12,13 @@ import torch
 from defender.metrics import roc_auc
 from defender.scaling import Scaler
 from storage.images import Pixels
+from tasks.columns import Columns
 from tasks.counted import attacks
 from tasks.figures import plots
 from tasks.histograms import histograms, median_levels
 from tasks.pictures import Grid, all_grids, example_grid, figure
 from tasks.resize_facts import resize_facts
 from tasks.roc import attack_rocs, rate_at
-from tasks.summary import Columns
 from tasks.survey import Survey
 from tests.tasks.test_pictures import decoded
 from tests.tasks.test_scaling_runs import ATTACK, finished, psnr, scaled, stored

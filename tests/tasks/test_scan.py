@@ -14,6 +14,7 @@ from defender.metrics.rates import conformal_threshold
 from defender.scaling import Pipeline
 from flows.scan_page import render
 from storage.scores import read_rows
+from tasks.columns import Columns
 from tasks.decision import Decision, Rule, calibrate, calibrated_detectors, matched
 from tasks.errors import SpecError
 from tasks.outputs import finished
@@ -27,7 +28,6 @@ from tasks.scan import (
 )
 from tasks.scan_specs import ScanRequest, parse_request, usable
 from tasks.specs import DetectorSpec
-from tasks.summary import Columns
 from tasks.survey import Survey
 from tasks.suspects import PICTURED, histograms, pictured
 from tasks.thresholds import Threshold, read_thresholds, write_thresholds

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from storage.scores import read_rows
+from tasks.columns import Columns
 from tasks.errors import SpecError
-from tasks.summary import Columns
 from tasks.survey import Survey
 from tests import toy
 
