@@ -127,7 +127,8 @@ def _coarse(
         raise ValueError(f"layer: expected a module that {called(model)} calls, got {layer!r}")
     if logits.ndim != 2 or len(logits) != len(images):
         raise ValueError(
-            f"expected logits ({len(images)}, classes) from {called(model)}, got {tuple(logits.shape)}"
+            f"expected logits ({len(images)}, classes), got {tuple(logits.shape)} "
+            f"from {called(model)}"
         )
     found = []
     for index, chosen in enumerate(classes):

@@ -110,13 +110,14 @@ def _last_stage(model: nn.Module, image: Images) -> str:
         model(ordinary(image))
     if not last:
         raise TypeError(
-            f"expected a model with a stage that puts out (n, c, h, w) and gradients, got {called(model)}"
+            "expected a model with gradients and a stage that puts out (n, c, h, w), "
+            f"got {called(model)}"
         )
     if tokens:
         raise TypeError(
-            f"expected a model whose last stage puts out (n, c, h, w), got {called(model)}, which goes "
-            f"on with tokens after {last}; name as layer a module that puts out (n, tokens, "
-            "channels), such as the first normalisation of the last block"
+            f"expected a model whose last stage puts out (n, c, h, w), got {called(model)}, which "
+            f"goes on with tokens after {last}; name as layer a module that puts out (n, tokens, "
+            "c), such as the first normalisation of the last block"
         )
     return last
 
