@@ -17,7 +17,9 @@ from storage.sources.listing import (
     ORDERS,
     ClassFolder,
     Labels,
+    Numbering,
     Order,
+    check_numbering,
     is_item,
     labels_from_csv,
     labels_from_folders,
@@ -48,6 +50,8 @@ class Zip:
             are of all classes).
         class_folder: which folder of a path is its class: the first one (``top``), or the one that
             holds the file (``parent``), for sets such as ``train/CAT`` beside ``test/CAT``.
+        labels: what numbers the classes: the ``folders``' own order, or their places among the
+            thousand of ``imagenet``, whose numbers or names the folders then bear.
     """
 
     kind: ClassVar[str] = "zip"
@@ -58,6 +62,7 @@ class Zip:
     labels_csv: str | None = None
     order: Order = "name"
     class_folder: ClassFolder = "top"
+    labels: Numbering = "folders"
 
     def __post_init__(self) -> None:
         """Accept the path as text and check the options."""
@@ -67,14 +72,15 @@ class Zip:
             require_text("labels_csv", self.labels_csv, least=1)
         require_choice("order", self.order, ORDERS)
         require_choice("class_folder", self.class_folder, CLASS_FOLDERS)
+        check_numbering(self.labels, self.labels_csv)
 
     def identity(self) -> dict[str, JSON]:
         """Kind and options."""
-        return identity_of(self)
+        return identity_of(self, without=("labels",) if self.labels == "folders" else ())
 
     @property
     def classes(self) -> tuple[str, ...] | None:
-        """Names of the sub-folders, or those that the labels file states."""
+        """Names of the sub-folders, those that the labels file states, or those of ImageNet."""
         with self._open() as archive:
             return self._labels(archive, self._members(archive)).classes
 
@@ -141,7 +147,7 @@ class Zip:
 
     def _labels(self, archive: zipfile.ZipFile, names: dict[str, zipfile.ZipInfo]) -> Labels:
         if self.labels_csv is None:
-            return labels_from_folders(names, self.class_folder)
+            return labels_from_folders(names, self.class_folder, self.labels)
         where = self._root + self.labels_csv
         beside = self.path.parent / self.labels_csv
         if where in archive.namelist():

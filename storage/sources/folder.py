@@ -17,7 +17,9 @@ from storage.sources.listing import (
     ORDERS,
     ClassFolder,
     Labels,
+    Numbering,
     Order,
+    check_numbering,
     is_item,
     labels_from_csv,
     labels_from_folders,
@@ -42,6 +44,8 @@ class Folder:
             are of all classes).
         class_folder: which folder of a path is its class: the first one (``top``), or the one that
             holds the file (``parent``), for sets such as ``train/CAT`` beside ``test/CAT``.
+        labels: what numbers the classes: the ``folders``' own order, or their places among the
+            thousand of ``imagenet``, whose numbers or names the folders then bear.
     """
 
     kind: ClassVar[str] = "folder"
@@ -52,6 +56,7 @@ class Folder:
     labels_csv: str | None = None
     order: Order = "name"
     class_folder: ClassFolder = "top"
+    labels: Numbering = "folders"
 
     def __post_init__(self) -> None:
         """Accept the path as text and check the options."""
@@ -61,6 +66,7 @@ class Folder:
             require_text("labels_csv", self.labels_csv, least=1)
         require_choice("order", self.order, ORDERS)
         require_choice("class_folder", self.class_folder, CLASS_FOLDERS)
+        check_numbering(self.labels, self.labels_csv)
 
     @property
     def root(self) -> Path:
@@ -69,11 +75,11 @@ class Folder:
 
     def identity(self) -> dict[str, JSON]:
         """Kind and options."""
-        return identity_of(self)
+        return identity_of(self, without=("labels",) if self.labels == "folders" else ())
 
     @property
     def classes(self) -> tuple[str, ...] | None:
-        """Names of the sub-folders, or those that the labels file states."""
+        """Names of the sub-folders, those that the labels file states, or those of ImageNet."""
         return self._labels(self._names()).classes
 
     def items(self) -> Iterator[Item]:
@@ -116,7 +122,7 @@ class Folder:
 
     def _labels(self, names: Sequence[str]) -> Labels:
         if self.labels_csv is None:
-            return labels_from_folders(names, self.class_folder)
+            return labels_from_folders(names, self.class_folder, self.labels)
         path = self.root / self.labels_csv
         try:
             data = path.read_bytes()

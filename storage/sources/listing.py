@@ -10,12 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Literal
 
+from storage import imagenet
 from storage.errors import SourceError
+from storage.sources.items import require_choice
 
 Order = Literal["name", "hash"]
 ORDERS = ("name", "hash")
 ClassFolder = Literal["top", "parent"]
 CLASS_FOLDERS = ("top", "parent")
+Numbering = Literal["folders", "imagenet"]
+NUMBERINGS = ("folders", "imagenet")
 
 SIDECARS = frozenset({".txt", ".csv", ".tsv", ".json", ".jsonl", ".md", ".xml", ".yaml", ".yml"})
 SIDECAR_NAMES = frozenset({"thumbs.db", "desktop.ini", "license", "readme"})
@@ -52,17 +56,20 @@ class Labels:
         by_name: labels from a labels file by relative path; None where a folder is the class.
         class_folder: which folder of the path is the class: the first (``top``) or the one that
             holds the file (``parent``).
+        by_folder: labels by name of the class's folder; None where a folder's place among the
+            classes is its label.
     """
 
     classes: tuple[str, ...] | None
     by_name: dict[str, int] | None = None
     class_folder: ClassFolder = "top"
+    by_folder: dict[str, int] | None = None
     _index: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Index the classes."""
         index = {name: label for label, name in enumerate(self.classes or ())}
-        object.__setattr__(self, "_index", index)
+        object.__setattr__(self, "_index", index if self.by_folder is None else self.by_folder)
 
     def of(self, name: str) -> int | None:
         """Label of the item with this relative path, or None."""
@@ -80,10 +87,38 @@ def class_of(name: str, class_folder: ClassFolder) -> str | None:
     return folders[0] if class_folder == "top" else folders[-1]
 
 
-def labels_from_folders(names: Iterable[str], class_folder: ClassFolder = "top") -> Labels:
-    """Take one folder of each path, sorted by name, as the classes."""
+def labels_from_folders(
+    names: Iterable[str],
+    class_folder: ClassFolder = "top",
+    numbering: Numbering = "folders",
+) -> Labels:
+    """Take one folder of each path as its class.
+
+    Args:
+        names: relative paths of all items.
+        class_folder: which folder of a path it is.
+        numbering: labels are the places of the ``folders``, sorted by name, or the indices of
+            ``imagenet``'s thousand classes, which the folders are then named by.
+
+    Raises:
+        SourceError: a folder that is no class of ImageNet where it should be.
+    """
     folders = {folder for name in names if (folder := class_of(name, class_folder)) is not None}
+    if numbering == "imagenet":
+        by_folder = imagenet.label_mapping(folders)
+        return Labels(imagenet.class_names(), class_folder=class_folder, by_folder=by_folder)
     return Labels(tuple(sorted(folders)) or None, class_folder=class_folder)
+
+
+def check_numbering(labels: str, labels_csv: str | None) -> None:
+    """Check what numbers the classes.
+
+    Raises:
+        ValueError: another word, or a labels file, which numbers them itself, beside it.
+    """
+    require_choice("labels", labels, NUMBERINGS)
+    if labels != "folders" and labels_csv is not None:
+        raise ValueError(f"labels: expected folders beside labels_csv, got {labels!r}")
 
 
 def labels_from_csv(data: bytes, where: str, folder: str) -> Labels:
