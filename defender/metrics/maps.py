@@ -65,7 +65,7 @@ def spearman(maps: Tensor, others: Tensor) -> Scores:
 def _ranks(values: Tensor) -> Tensor:
     """Mean ranks float64 (n, places) within each row."""
     ranks: Tensor = torch.from_numpy(stats.rankdata(values.cpu().numpy(), axis=1))
-    return ranks.double().to(values.device)
+    return ranks.to(values.device, torch.float64)
 
 
 def _correlation(x: Tensor, y: Tensor) -> Scores:
@@ -73,7 +73,7 @@ def _correlation(x: Tensor, y: Tensor) -> Scores:
     varied = (x.amax(1) > x.amin(1)) & (y.amax(1) > y.amin(1))
     x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
     lengths = torch.linalg.vector_norm(x, dim=1) * torch.linalg.vector_norm(y, dim=1)
-    found = ((x * y).sum(1) / lengths).clamp(-1, 1)
+    found: Scores = ((x * y).sum(1) / lengths).clamp(-1, 1)
     return found.masked_fill(~varied, math.nan)
 
 
