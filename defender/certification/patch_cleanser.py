@@ -12,7 +12,7 @@ from defender.certification.masked_classifier import MaskedClassifier, majority
 from defender.certification.masks import rectangles
 from defender.types import Images, Seeds
 
-FIRST_BLOCK = 16
+FIRST_BLOCK = 4
 """Pairs of masks that are tried first; each further block is twice as long."""
 
 
@@ -32,7 +32,7 @@ class PatchCleanser(MaskedClassifier):
     y is not the majority, m itself passes.
 
     Pairs are tried from the most doubtful (smallest sum of the two one-mask margins) in blocks of
-    16, 32, 64, ... and an image is left as soon as its answer is known. Which pairs are evaluated
+    4, 8, 16, ... and an image is left as soon as its answer is known. Which pairs are evaluated
     depends on the image alone.
 
     Source: C. Xiang et al., "PatchCleanser: Certifiably Robust Defense against Adversarial
