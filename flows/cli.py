@@ -21,6 +21,7 @@ from flows.command import (
     print_json,
 )
 from flows.defense_commands import score_defense
+from flows.patch_commands import apply_patch, print_patch
 from flows.scan_commands import calibrate, scan
 from flows.sweep_commands import sweep
 
@@ -194,6 +195,8 @@ app.command()(scan)
 app.command()(calibrate)
 app.command()(score_defense)
 app.command()(sweep)
+app.command()(print_patch)
+app.command()(apply_patch)
 
 
 @app.command(name="list")

@@ -9,7 +9,7 @@ from typing import Any
 from rich import progress as bars
 from rich.console import Console
 
-from tasks.plan import RULES
+from tasks.nodes import RULES
 from tasks.survey import Survey, Work
 
 KINDS = tuple(RULES)

@@ -12,13 +12,17 @@ Row = dict[str, Any]
 
 DASH, PERCENT = "\u2013", "\u00a0%"
 BETWEEN = f"\u00a0{DASH}\u2060\u00a0"
-RATES = {name for name, metric in METRICS.items() if metric.kind in ("rate", "class")} | {
-    "false_positive_rate",
-    "true_positive_rate",
-    "tpr_at_fpr_0.001",
-    "tpr_at_fpr_0.01",
-    "tpr_at_fpr_0.05",
-}
+RATES = (
+    {"located", "certified_accuracy"}
+    | {name for name, metric in METRICS.items() if metric.kind in ("rate", "class")}
+    | {
+        "false_positive_rate",
+        "true_positive_rate",
+        "tpr_at_fpr_0.001",
+        "tpr_at_fpr_0.01",
+        "tpr_at_fpr_0.05",
+    }
+)
 SHARES = {name for name, metric in METRICS.items() if metric.kind == "mask"}
 TITLES = {
     "gain": "Gain",
@@ -50,6 +54,8 @@ TITLES = {
     "tpr_at_fpr_0.001": "TPR at FPR 0.1 %",
     "tpr_at_fpr_0.01": "TPR at FPR 1 %",
     "tpr_at_fpr_0.05": "TPR at FPR 5 %",
+    "located": "Located",
+    "box_iou": "Box IoU",
     "mask_precision": "Mask precision",
     "mask_recall": "Mask recall",
     "mask_precision_top": "Mask precision, top",
@@ -67,6 +73,15 @@ DETECTION = {
     ),
     "tpr_at_fpr_0.01": ("share of attacked images flagged when 1 % of clean ones are", "higher"),
     "tpr_at_fpr_0.05": ("share of attacked images flagged when 5 % of clean ones are", "higher"),
+    "located": (
+        "share of images with a patch that are flagged and whose box shares half of its area with "
+        "the patch, of what either covers",
+        "higher",
+    ),
+    "box_iou": (
+        "area that the box of the detector's map and the patch share, of what either covers",
+        "higher",
+    ),
     "false_positive_rate": (
         "share of clean, or harmlessly changed, held-out images above the threshold, which comes "
         "from other images",

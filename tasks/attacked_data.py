@@ -15,7 +15,7 @@ from storage.images import Pixels, read_images
 from storage.ledger import Mark, digest_of
 from tasks.budget import check_budget
 from tasks.errors import ModelError, SpecError
-from tasks.plan import Node
+from tasks.nodes import Node
 from tasks.specs import ComputeSpec, DatasetSpec, label_of
 from tasks.survey import Survey, survey
 from tasks.train_specs import PurifyTrainSpec

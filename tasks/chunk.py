@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,8 +15,11 @@ from storage.chunks import ChunkRef
 from storage.errors import DamagedChunk
 from storage.images import Pixels, read_images
 from storage.scores import read_rows
-from tasks.plan import Node
+from tasks.nodes import Node
 from tasks.workbench import Workbench
+
+WHOLE = ("prediction", "target_prediction", "certified", "evaluations")
+"""Columns of whole numbers."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,17 @@ class Chunk:
             for i in self.ids
         ]
         return torch.tensor(values, dtype=torch.int64, device=self.bench.device)
+
+    def table(self, columns: dict[str, list[float]]) -> pa.Table:
+        """Rows of the images: their ids, and columns of numbers, NaN where there is none."""
+        arrays: dict[str, pa.Array] = {"id": pa.array(self.ids, pa.string())}
+        for name, values in columns.items():
+            if name in WHOLE:
+                whole = [None if math.isnan(value) else int(value) for value in values]
+                arrays[name] = pa.array(whole, pa.int64())
+            else:
+                arrays[name] = pa.array(values, pa.float64())
+        return pa.table(arrays)
 
 
 StageFunction = Callable[[Chunk], Made]

@@ -15,7 +15,7 @@ from storage.images import content_digest, write_images
 from storage.ledger import Mark, digest_of, sha256_file
 from storage.scores import write_rows
 from tasks.chunk import Chunk, Input, Made
-from tasks.plan import Node
+from tasks.nodes import Node
 from tasks.stages import STAGES
 from tasks.workbench import Workbench
 

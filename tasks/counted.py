@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.columns import Columns, Split
-from tasks.plan import Node
+from tasks.nodes import Node
 from tasks.survey import Survey
 
 

@@ -13,7 +13,7 @@ from defender.norms import to_uint8
 from defender.quality_labels import likeness
 from storage.ledger import digest_of
 from tasks.chunk import Chunk, Made
-from tasks.plan import Node
+from tasks.nodes import Node
 
 RULES = 1
 """Version of what this module itself does; raising it distorts images anew."""

@@ -19,7 +19,7 @@ from storage.images import Pixels, read_images
 from tasks.batches import batches
 from tasks.chunk import Chunk
 from tasks.encoding import change_of
-from tasks.plan import Node
+from tasks.nodes import Node
 from tasks.survey import Survey
 from tasks.workbench import Workbench
 

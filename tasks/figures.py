@@ -25,7 +25,7 @@ from tasks.drawing import (
     short,
 )
 from tasks.inline_svg import INK, inline
-from tasks.plan import Node
+from tasks.nodes import Node
 from tasks.roc import detector_roc
 from tasks.survey import Survey
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,9 @@ import torch
 from torch import Tensor
 
 from defender import metrics
+from defender.attacks.grid_patch import GridPatch
 from defender.norms import from_uint8
+from defender.patch_training import Patch
 from defender.strength import OutOfReach, calibrate, strength_name, with_strength
 from defender.universal import Perturbation, UniversalTraining
 from storage.images import Pixels
@@ -21,7 +24,7 @@ from tasks.batches import Batch, batches
 from tasks.chunk import Chunk, Made
 from tasks.errors import SpecError
 from tasks.goals import goal, stored
-from tasks.universal import ShuffledImages, fit_perturbation
+from tasks.universal import ShuffledImages, fit_patch, fit_perturbation
 
 LEAST, LARGEST = 1e-3, 1e3
 """Strengths that are tried, as multiples of the wanted change."""
@@ -36,7 +39,7 @@ def gathered(chunk: Chunk, role: str) -> Iterator[Chunk]:
 
 
 def fit(chunk: Chunk) -> Made:
-    """Fit the universal perturbation of an attack; killed, it goes on after the last epoch."""
+    """Fit the perturbation or patch of an attack; killed, it goes on after the last epoch."""
     bench, position = chunk.bench, chunk.node.position
     limit = bench.spec.attacks[position].fit_images
     images: list[Pixels] = []
@@ -51,16 +54,26 @@ def fit(chunk: Chunk) -> Made:
     def goals(batch: Tensor, places: Tensor) -> Any:
         return goal(bench, position, batch, known[places], keys[places])
 
-    perturbation = fit_perturbation(
-        bench,
-        UniversalTraining(channels=images[0].shape[0]),
-        ShuffledImages(images, bench.rule, bench.device, bench.spec.seed),
-        goals,
-        made_from={
+    given: dict[str, Any] = {
+        "batches": ShuffledImages(images, bench.rule, bench.device, bench.spec.seed),
+        "objective_factory": goals,
+        "made_from": {
             "config": chunk.node.config,
             "images": {role: given.content for role, given in sorted(chunk.inputs.items())},
         },
-    )
+    }
+    algorithm, more = bench.attacks[position], dict[str, Any]()
+    if isinstance(algorithm, GridPatch):
+        state = fit_patch(bench, algorithm, seeds=keys, **given)
+        perturbation: Perturbation = state.patch
+        more = {
+            "history": json.dumps(state.history),
+            "snapshot_epochs": list(state.snapshot_epochs),
+            "snapshots": [theta.numpy().tobytes() for theta in state.snapshots],
+        }
+    else:
+        recipe = UniversalTraining(channels=images[0].shape[0])
+        perturbation = fit_perturbation(bench, recipe, **given)
     values = perturbation.values
     row = {
         "perturbation": repr(perturbation),
@@ -68,7 +81,15 @@ def fit(chunk: Chunk) -> Made:
         "values": values.numpy().tobytes(),
         "images": len(images),
     }
-    return Made(rows=pa.Table.from_pylist([row]))
+    return Made(rows=pa.Table.from_pylist([row | more]))
+
+
+def artefact(table: pa.Table) -> Perturbation:
+    """What the row of a fitting holds: a perturbation or a patch."""
+    (row,) = table.to_pylist()
+    values = np.frombuffer(row["values"], np.float32).reshape(row["shape"])
+    kind = Patch if row["perturbation"].startswith("patch@") else Perturbation
+    return kind(torch.from_numpy(values.copy()))
 
 
 def strength(chunk: Chunk) -> Made:
@@ -147,10 +168,8 @@ def settled(chunk: Chunk, algorithm: Any) -> Any:
     """The attack with what was fitted for it, and the strength that was found for it, if any."""
     store = chunk.bench.store
     if "fit" in chunk.inputs:
-        (row,) = read_rows(store.rows(chunk.inputs["fit"].ref)).to_pylist()
-        values = np.frombuffer(row["values"], np.float32).reshape(row["shape"])
-        perturbation = Perturbation(torch.from_numpy(values.copy()))
-        algorithm = dataclasses.replace(algorithm, perturbation=perturbation)
+        found = artefact(read_rows(store.rows(chunk.inputs["fit"].ref)))
+        algorithm = dataclasses.replace(algorithm, perturbation=found)
     if "strength" in chunk.inputs:
         rows = read_rows(store.rows(chunk.inputs["strength"].ref))
         algorithm = with_strength(algorithm, float(rows["value"][0].as_py()))

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from defender.ensembles import Ensemble
 from defender.noise import derive_seeds
 from defender.norms import quantise_within
 from defender.objectives import Classify, Defended, Misclassify, RaiseScore
@@ -47,18 +48,29 @@ def goal(bench: Workbench, position: int, images: Tensor, labels: Tensor, seeds:
 
 def _classes(bench: Workbench, position: int, images: Tensor, labels: Tensor) -> Any:
     spec = bench.spec.attacks[position]
-    classes = bench.classes(images)
-    check_labels(labels, classes, repr(bench.model))
+    if spec.surrogates is None:
+        return _class(bench, position, bench.model, images, labels)
+    models = [bench.others[label] for label in spec.surrogates]
+    goals = [_class(bench, position, model, images, labels) for model in models]
+    return goals[0] if len(goals) == 1 else Ensemble(tuple(goals))
+
+
+def _class(
+    bench: Workbench, position: int, model: Any, images: Tensor, labels: Tensor
+) -> Classify | Misclassify:
+    spec = bench.spec.attacks[position]
+    classes = bench.classes(images, model)
+    check_labels(labels, classes, repr(model))
     if spec.target is not None:
         if spec.target >= classes:
             raise ModelError(
                 f"attacks[{position}].target: expected a class below {classes}, got {spec.target}"
             )
-        return Classify(bench.model, torch.full_like(labels, spec.target))
+        return Classify(model, torch.full_like(labels, spec.target))
     if bool((labels < 0).any()):
         with torch.no_grad():
-            labels = torch.where(labels < 0, bench.model(images).argmax(1), labels)
-    return Misclassify(bench.model, labels)
+            labels = torch.where(labels < 0, model(images).argmax(1), labels)
+    return Misclassify(model, labels)
 
 
 def check_labels(labels: Tensor, classes: int, model: str) -> None:

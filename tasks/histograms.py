@@ -23,8 +23,8 @@ from tasks.counted import attacks
 from tasks.drawing import ATTACKED, CLEAN, TOLD, WIDTH, Plot, plain
 from tasks.examples import read_example
 from tasks.inline_svg import INK, inline
+from tasks.nodes import Node
 from tasks.pictures import ranking
-from tasks.plan import Node
 from tasks.survey import Survey
 
 ROW = 0.72

@@ -15,7 +15,10 @@ from storage.files import remove, sweep, write_atomic
 from storage.ledger import Finding, digest_of, sha256_file
 from storage.scores import concatenate, read_rows, write_rows
 from tasks.columns import Columns
+from tasks.fitting import artefact
+from tasks.further_figures import further_sections
 from tasks.leaderboard import standings
+from tasks.perturbation_files import save_perturbation
 from tasks.summary import Row, Summary
 from tasks.survey import Survey
 from tasks.thresholds import FILE as THRESHOLDS
@@ -25,7 +28,7 @@ from tasks.workbench import Workbench
 REJECTED = pa.schema([("name", pa.string()), ("reason", pa.string())])
 INDEX = "run.json"
 PLAIN = ("rejected.parquet", "summary.json", "stages.json", "report.html")
-RULES = 2
+RULES = 3
 """Version of what a summary and report hold; raising it rewrites them."""
 
 
@@ -131,6 +134,8 @@ def write_outputs(
     content = _describe(state, rows, rejected.num_rows, summary.thresholds)
     if bench.has_metric:
         content["leaderboard"] = [one.as_dict() for one in standings(state, summary.columns)]
+    content |= further_sections(summary)
+    written += write_fitted(state, folder)
     write_json(folder / "summary.json", content)
     write_json(folder / "stages.json", references(state))
     if bench.spec.detectors:
@@ -183,8 +188,17 @@ def write_json(path: Path, content: Any) -> None:
 
 def file_name(node: str) -> str:
     """A node's name as a file name of its own: readable, and never that of another node."""
-    readable = re.sub(r"[^A-Za-z0-9.=-]+", "-", node.replace("/", "--")).strip("-")
-    return f"{readable[:120]}-{digest_of(node)[:8]}.parquet"
+    return f"{_readable(node)}-{digest_of(node)[:8]}.parquet"
+
+
+def safe_name(label: str) -> str:
+    """A label as a file name: itself where it is plain, else never that of another label."""
+    readable = _readable(label)
+    return readable if readable == label else f"{readable}-{digest_of(label)[:8]}"
+
+
+def _readable(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.=-]+", "-", name.replace("/", "--")).strip("-")[:120]
 
 
 def _write_scores(summary: Summary, folder: Path) -> list[str]:
@@ -192,19 +206,32 @@ def _write_scores(summary: Summary, folder: Path) -> list[str]:
     remove(folder / "scores")
     written = []
     for node in summary.state.plan:
-        if node.kind not in ("score", "detect"):
+        if node.kind not in ("score", "detect", "answer", "certify", "explain"):
             continue
         table = source
         values = summary.columns.table(node.name)
         for field in values.schema:
             if field.name != "id":
                 table = table.append_column(field, values.column(field.name))
-        for name in ("attack", "detector", "purifier"):
+        for name in ("attack", "detector", "purifier", "subject"):
             column = pa.array([getattr(node, name)] * len(table), pa.string())
             table = table.append_column(name, column.dictionary_encode())
         name = f"scores/{file_name(node.name)}"
         write_rows(folder / name, table.combine_chunks())
         written.append(name)
+    return written
+
+
+def write_fitted(state: Survey, folder: Path) -> list[str]:
+    """Leave what was fitted as ``fitted/<attack>.safetensors``; returns the names."""
+    remove(folder / "fitted")
+    written = []
+    for node in state.plan:
+        if node.kind == "fit":
+            rows = read_rows(state.bench.store.rows(state.done[(node.name, 0)].ref))
+            name = f"fitted/{safe_name(node.attack)}.safetensors"
+            save_perturbation(folder / name, artefact(rows))
+            written.append(name)
     return written
 
 

@@ -12,7 +12,7 @@ from tasks.columns import Columns
 from tasks.counted import attacks, counted
 from tasks.encoding import Picture, amplification, change_of, side_for
 from tasks.examples import compute_parts, drift, read_example
-from tasks.plan import Node
+from tasks.nodes import Node
 from tasks.strips import pictures_of, true_class
 from tasks.survey import Survey
 

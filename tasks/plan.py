@@ -8,55 +8,15 @@ chunks.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 from storage.ledger import digest_of
 from tasks.datasets import Dataset
 from tasks.errors import SpecError
+from tasks.further import further
+from tasks.nodes import RULES, Node
 from tasks.specs import label_of
 from tasks.workbench import Workbench
-
-RULES = {
-    "ingest": 1,
-    "target": 1,
-    "fit": 1,
-    "strength": 1,
-    "attack": 1,
-    "detect": 1,
-    "purify": 1,
-    "score": 2,
-}
-"""Version of what this package itself does in a stage; raising one recomputes that stage."""
-
-
-@dataclass(frozen=True)
-class Node:
-    """One stage applied to one input.
-
-    Args:
-        name: unique within the plan; what status and progress show.
-        kind: ``ingest``, ``target``, ``fit``, ``strength``, ``attack``, ``detect``, ``purify``
-            or ``score``.
-        fingerprint: name of the stage's folder in the store.
-        inputs: node that supplies each input, by role.
-        position: index of the algorithm in its list of the specification; -1 for none.
-        attack, detector, purifier: labels this node stands for.
-        config: what the fingerprint was made of.
-        gathers: 0 for a stage that works chunk by chunk; else the number of chunks of its inputs
-            that its one result, chunk 0, is made of.
-    """
-
-    name: str
-    kind: str
-    fingerprint: str
-    inputs: dict[str, str] = field(default_factory=dict)
-    position: int = -1
-    attack: str = "none"
-    detector: str = "none"
-    purifier: str = "none"
-    config: dict[str, Any] = field(default_factory=dict)
-    gathers: int = 0
 
 
 def ingest_node(dataset: Dataset) -> Node:
@@ -84,6 +44,8 @@ class Plan:
         self._add_purifiers(bench, common)
         self._add_detectors(bench, common)
         self._add_scores(bench, common)
+        for node in further(bench, dict(self.nodes), common):
+            self._add(node)
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes.values())
@@ -122,7 +84,7 @@ class Plan:
             config = self._stage(
                 "attack",
                 bench.attacks[position],
-                model=repr(bench.model) if bench.has_model and asks else None,
+                model=self._asked(bench, position) if asks else None,
                 target=spec.target,
                 draws=spec.draws,
                 **through,
@@ -131,7 +93,7 @@ class Plan:
                 **({"metric": repr(bench.metric)} if bench.has_metric and asks else {}),
             )
             if bench.must_fit(position):
-                inputs["fit"] = self._add_fit(bench, position, label, config)
+                inputs["fit"] = self._fit_of(bench, position, label, config)
             if spec.strength is not None:
                 fitted = {k: v for k, v in inputs.items() if k == "fit"}
                 inputs["strength"] = self._add_strength(bench, position, label, config, fitted)
@@ -166,13 +128,30 @@ class Plan:
         self._add(Node(name, "target", fingerprint, {"images": "ingest"}, position, config=config))
         return name
 
+    def _asked(self, bench: Workbench, position: int) -> str | None:
+        """The models that an attack asks, by name and weights."""
+        surrogates = bench.spec.attacks[position].surrogates
+        if surrogates is not None:
+            return " + ".join(repr(bench.others[label]) for label in surrogates)
+        return repr(bench.model) if bench.has_model else None
+
+    def _fit_of(self, bench: Workbench, position: int, label: str, attack: dict[str, Any]) -> str:
+        """The stage that fits an attack, its own or that of another attack."""
+        other = bench.spec.attacks[position].fitted
+        if other is not None:
+            return self.nodes[f"attack/{other}"].inputs["fit"]
+        return self._add_fit(bench, position, label, attack)
+
     def _add_fit(self, bench: Workbench, position: int, label: str, attack: dict[str, Any]) -> str:
         """The stage that fits an attack to many images at once."""
         wanted = bench.spec.attacks[position].fit_images
         gathers = bench.dataset.chunk_count
         config = {**attack, "kind": "fit", "rules": RULES["fit"], "images": wanted}
-        # how strong the attack will be does not matter here
+        # how strong the attack will be, or where its patch will be put, does not matter here
         config.pop("algorithm")
+        fitting = getattr(bench.attacks[position], "fitting", None)
+        if fitting is not None:
+            config["fitting"] = fitting
         self._add(
             Node(
                 f"fit/{label}",

@@ -11,7 +11,7 @@ from defender.scaling import Pipeline
 from defender.scaling.audit import Audit, audit, method_name, table
 from tasks.columns import Columns
 from tasks.counted import attacks, counted
-from tasks.plan import Node
+from tasks.nodes import Node
 from tasks.survey import Survey
 
 Size = tuple[int, int]

@@ -14,7 +14,7 @@ from tasks.columns import Columns
 from tasks.counted import attacks, counted
 from tasks.drawing import CURVES, WIDTH, Plot, plain, short
 from tasks.inline_svg import INK, inline
-from tasks.plan import Node
+from tasks.nodes import Node
 from tasks.survey import Survey
 
 Points = tuple[NDArray[np.float64], NDArray[np.float64]]

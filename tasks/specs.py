@@ -205,6 +205,15 @@ class AttackSpec(AlgorithmSpec):
     fit_images: int | None = Field(
         default=None, ge=1, description="images a fitted attack is fitted on; none: all"
     )
+    fitted: str | None = Field(
+        default=None, description="label of the attack whose fitted patch or perturbation it uses"
+    )
+    surrogates: tuple[str, ...] | None = Field(
+        default=None, description="labels of the models it is made on; none: the model itself"
+    )
+    certifiers: tuple[str, ...] | None = Field(
+        default=None, description="labels of the certifiers tried on this attack; none: all"
+    )
 
 
 class StrengthSpec(Strict):
@@ -229,6 +238,13 @@ class DetectorSpec(AlgorithmSpec):
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+
+class ExplainSpec(Strict):
+    """Heat maps of what the model looks at, for the true and for the predicted class."""
+
+    layer: str | None = Field(default=None, description="module; none: the last convolution")
+    share: float = Field(default=0.15, gt=0, lt=1, description="share of a map that is its top")
 
 
 class ComputeSpec(Strict):
@@ -260,12 +276,19 @@ class Spec(Strict):
     metric: MetricSpec | None = Field(
         default=None, description="image-quality metric that is attacked, in place of a model"
     )
+    others: tuple[ModelSpec, ...] = Field(
+        default=(), description="further models that are shown the images; attacks may use them"
+    )
     pipeline: PipelineSpec | None = Field(
         default=None, description="resize in front of the model; none: it sees images as they are"
     )
     attacks: tuple[AttackSpec, ...] = ()
     detectors: tuple[DetectorSpec, ...] = ()
     purifiers: tuple[AlgorithmSpec, ...] = ()
+    certifiers: tuple[AlgorithmSpec, ...] = ()
+    explain: ExplainSpec | None = Field(
+        default=None, description="compare heat maps of attacked and purified images; none: do not"
+    )
     baseline: str | None = Field(
         default=None,
         description="label of the purifier that others are compared with on a quality metric; "
@@ -306,6 +329,7 @@ def label_of(spec: AlgorithmSpec) -> str:
     if isinstance(spec, AttackSpec):
         extra |= {"target": spec.target} if spec.target is not None else {}
         extra |= {"through": spec.through} if spec.through is not None else {}
+        extra |= {"surrogates": "+".join(spec.surrogates)} if spec.surrogates else {}
         extra |= {"draws": spec.draws} if spec.draws > 1 else {}
         extra |= {"backward": spec.backward} if spec.backward != "identity" else {}
         if spec.targets is not None:

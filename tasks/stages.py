@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from defender import metrics
 from defender.norms import to_uint8
@@ -20,14 +20,13 @@ from tasks.defending import defend
 from tasks.distorting import distort
 from tasks.errors import SpecError
 from tasks.fitting import fit, settled, strength
-from tasks.goals import check_labels, goal, stored
+from tasks.goals import goal, stored
+from tasks.patch_stages import answer, answers, boxes_of, certify, explain, located, paste
 from tasks.precomputed import Precomputed
 from tasks.quality_scores import opinion
 from tasks.scaled_scores import ScaledScores
 from tasks.targets import like
 
-WHOLE = ("prediction", "target_prediction")
-"""Columns of whole numbers."""
 ANSWERS = ("prediction", "confidence", "loss")
 """Columns of a classifier's answers."""
 OPINIONS = ("score", "likeness")
@@ -49,6 +48,8 @@ def attack(chunk: Chunk) -> Made:
     if isinstance(algorithm, Precomputed):
         return Made(algorithm.read(bench.dataset, chunk.index, chunk.rows, clean))
     algorithm = settled(chunk, algorithm)
+    if algorithm.budget == "patch":
+        return paste(chunk, algorithm)
     labels, seeds = chunk.labels(), chunk.seeds()
     pictures = chunk.images("target") if "target" in chunk.inputs else None
 
@@ -103,6 +104,7 @@ def detect(chunk: Chunk) -> Made:
     seeds, clean = chunk.seeds(), chunk.images("clean")
     images = chunk.images("images")
     told = detector.knowledge == "reference"
+    places = boxes_of(chunk, "images")
 
     def run(batch_images: Tensor, batch: Batch) -> dict[str, Tensor]:
         original = batch.stack(clean, bench.device)
@@ -118,9 +120,11 @@ def detect(chunk: Chunk) -> Made:
                 "mask_recall": metrics.mask_recall(mask, difference > 0),
                 "mask_precision_top": metrics.mask_precision(mask, top),
             }
+            if places is not None:
+                columns |= located(mask, batch.pick(places))
         return columns
 
-    return Made(rows=_table(chunk, map_columns(images, bench.rule, bench.device, run)))
+    return Made(rows=chunk.table(map_columns(images, bench.rule, bench.device, run)))
 
 
 def score(chunk: Chunk) -> Made:
@@ -131,7 +135,7 @@ def score(chunk: Chunk) -> Made:
     scaled = ScaledScores(chunk, clean)
 
     def run(images: Tensor, batch: Batch) -> dict[str, Tensor]:
-        columns = _answers(bench.model, images, batch.pick(labels)) if bench.has_model else {}
+        columns = answers(bench.model, images, batch.pick(labels)) if bench.has_model else {}
         if bench.has_metric:
             columns |= opinion(bench, images, batch.stack(clean, bench.device))
         if all(clean[i].shape == current[i].shape for i in batch.index):
@@ -148,35 +152,10 @@ def score(chunk: Chunk) -> Made:
     failed = frozenset(i for i, reason in enumerate(failures) if reason is not None)
     columns = map_columns(current, bench.rule, bench.device, run, failed)
     if failed:
-        answers = ANSWERS if bench.has_model else OPINIONS if bench.has_metric else ()
-        for name in (*answers, *wanted):
+        asked = ANSWERS if bench.has_model else OPINIONS if bench.has_metric else ()
+        for name in (*asked, *wanted):
             columns.setdefault(name, [math.nan] * len(current))
-    return Made(rows=_table(chunk, columns))
-
-
-@torch.no_grad()
-def _answers(model: nn.Module, images: Tensor, truth: Tensor) -> dict[str, Tensor]:
-    """What a classifier says: predicted class, confidence in it, loss of the true label."""
-    logits = model(images)
-    check_labels(truth, logits.shape[1], repr(model))
-    confidence, prediction = logits.softmax(1).max(1)
-    loss = nn.functional.cross_entropy(logits, truth.clamp(min=0), reduction="none")
-    return {
-        "prediction": prediction,
-        "confidence": confidence,
-        "loss": torch.where(truth < 0, torch.full_like(loss, math.nan), loss),
-    }
-
-
-def _table(chunk: Chunk, columns: dict[str, list[float]]) -> pa.Table:
-    arrays: dict[str, pa.Array] = {"id": pa.array(chunk.ids, pa.string())}
-    for name, values in columns.items():
-        if name in WHOLE:
-            whole = [None if math.isnan(value) else int(value) for value in values]
-            arrays[name] = pa.array(whole, pa.int64())
-        else:
-            arrays[name] = pa.array(values, pa.float64())
-    return pa.table(arrays)
+    return Made(rows=chunk.table(columns))
 
 
 STAGES: dict[str, StageFunction] = {
@@ -189,4 +168,7 @@ STAGES: dict[str, StageFunction] = {
     "purify": purify,
     "score": score,
     "distort": distort,
+    "answer": answer,
+    "certify": certify,
+    "explain": explain,
 }

@@ -10,7 +10,7 @@ from storage.images import Pixels
 from tasks.columns import Columns
 from tasks.encoding import Picture, amplified, change_of, picture
 from tasks.examples import Example, seen_by_model
-from tasks.plan import Node
+from tasks.nodes import Node
 from tasks.survey import Survey
 
 

@@ -18,7 +18,7 @@ from defender.metrics.rates import (
     wilson,
 )
 from tasks.columns import Column, Columns, Split
-from tasks.plan import Node
+from tasks.nodes import Node
 from tasks.survey import Survey
 from tasks.thresholds import Threshold
 from tasks.workbench import DISTORTIONS
@@ -27,6 +27,8 @@ Row = dict[str, Any]
 SCALED = ("scaled_psnr", "target_psnr")
 TPR_RATES = (0.001, 0.01, 0.05)
 MASKS = ("mask_precision", "mask_recall", "mask_precision_top")
+LOCATED = 0.5
+"""Shared part of two boxes from which on a patch counts as found."""
 
 
 class Summary:
@@ -83,6 +85,13 @@ class Summary:
             )
         ]
 
+    def target_of(self, node: Node) -> int | None:
+        """The class that a node's attack is meant to reach, None where any other will do."""
+        if node.attack == "none":
+            return None
+        position = self.state.plan.nodes[f"attack/{node.attack}"].position
+        return self.bench.spec.attacks[position].target
+
     def _threat(self, attack: str) -> str:
         if attack == "none":
             return "none"
@@ -105,7 +114,7 @@ class Summary:
         order = ["blind", "pipeline", "model", "reference"]
         return max(known, key=order.index) if known else "none"
 
-    def _row(
+    def row(
         self,
         node: Node,
         metric: str,
@@ -116,6 +125,7 @@ class Summary:
         detector: str = "none",
         policy: str = "none",
     ) -> Row:
+        """A figure of a node with its interval."""
         spec = self.bench.spec
         subject = spec.model or spec.metric
         draws = 1
@@ -138,16 +148,18 @@ class Summary:
             "n": n,
         }
 
-    def _rate(self, node: Node, metric: str, hits: Column, **more: str) -> Row:
+    def rate(self, node: Node, metric: str, hits: Column, **more: str) -> Row:
+        """The share of images (bool) that are hits, with Wilson's interval."""
         n, k = len(hits), int(np.count_nonzero(hits))
         low, high = wilson(k, n) if n else (math.nan, math.nan)
-        return self._row(node, metric, k / n if n else math.nan, low, high, n, **more)
+        return self.row(node, metric, k / n if n else math.nan, low, high, n, **more)
 
-    def _mean(self, node: Node, metric: str, values: Column, **more: str) -> Row:
+    def mean(self, node: Node, metric: str, values: Column, **more: str) -> Row:
+        """The mean of the values that are finite, with its interval."""
         finite = values[np.isfinite(values)]
         value = float(finite.mean()) if len(finite) else math.nan
         low, high = mean_interval(finite, seed=self.bench.spec.seed)
-        return self._row(node, metric, value, low, high, len(finite), **more)
+        return self.row(node, metric, value, low, high, len(finite), **more)
 
     def _wanted(self, metric: str) -> bool:
         return metric in self.bench.spec.metrics
@@ -159,25 +171,24 @@ class Summary:
         truth = np.where(labelled, self.labels, self.clean_prediction)
         if self._wanted("accuracy") and labelled.any():
             right = (prediction == self.labels) & accepted
-            yield self._rate(node, "accuracy", right[labelled], **more)
+            yield self.rate(node, "accuracy", right[labelled], **more)
         if self._wanted("balanced_accuracy") and labelled.any():
             right = (prediction == self.labels) & accepted
             value, low, high = balanced_accuracy(right[labelled], self.labels[labelled])
             n = int(labelled.sum())
-            yield self._row(node, "balanced_accuracy", value, low, high, n, **more)
+            yield self.row(node, "balanced_accuracy", value, low, high, n, **more)
         if self._wanted("attack_success") and node.attack != "none":
-            position = self.state.plan.nodes[f"attack/{node.attack}"].position
-            target = self.bench.spec.attacks[position].target
+            target = self.target_of(node)
             if target is None:
                 open_to = self.clean_prediction == truth
                 hits = (prediction != truth) & accepted
             else:
                 open_to = truth != target
                 hits = (prediction == target) & accepted
-            yield self._rate(node, "attack_success", hits[open_to & among], **more)
+            yield self.rate(node, "attack_success", hits[open_to & among], **more)
         if self._wanted("label_recovery"):
             same = (prediction == self.clean_prediction) & accepted
-            yield self._rate(node, "label_recovery", same[among], **more)
+            yield self.rate(node, "label_recovery", same[among], **more)
 
     def _scores(self, node: Node) -> Iterator[Row]:
         counted = self.split.counted
@@ -192,7 +203,7 @@ class Summary:
         for metric in (*DISTORTIONS, *SCALED):
             if self._wanted(metric) and metric in there:
                 values = self.columns.column(node.name, metric)[counted]
-                yield self._mean(node, metric, values)
+                yield self.mean(node, metric, values)
         if "o1" in there:
             yield from self._goals(node)
 
@@ -217,11 +228,11 @@ class Summary:
             found["quality"] = self.columns.column(node.name, "likeness")[counted]
         for name, values in found.items():
             if self._wanted(name):
-                yield self._mean(node, name, values)
+                yield self.mean(node, name, values)
         if self._wanted("srcc") and not bare:
             low, high = srcc_interval(scores, clean, seed=spec.seed)
             n = int(np.count_nonzero(np.isfinite(scores)))
-            yield self._row(node, "srcc", srcc(scores, clean), low, high, n)
+            yield self.row(node, "srcc", srcc(scores, clean), low, high, n)
 
     def _goals(self, node: Node) -> Iterator[Row]:
         """Whether the goals of a scaling attack hold, and what the model then says."""
@@ -235,13 +246,13 @@ class Summary:
                 ("scaling_success", first & second),
             ):
                 if self._wanted(metric):
-                    yield self._rate(node, metric, hits[counted])
+                    yield self.rate(node, metric, hits[counted])
         elif self._wanted("o1"):
-            yield self._rate(node, "o1", first[counted])
+            yield self.rate(node, "o1", first[counted])
         if self._wanted("target_agreement") and self.bench.has_model:
             prediction = self.columns.column(node.name, "prediction")
             same = prediction == self.columns.column(node.name, "target_prediction")
-            yield self._rate(node, "target_agreement", same[counted])
+            yield self.rate(node, "target_agreement", same[counted])
 
     def _detection(self, node: Node) -> Iterator[Row]:
         spec = self.bench.spec.detectors[node.position]
@@ -252,22 +263,27 @@ class Summary:
         scores = self.columns.column(node.name, "score")
         if self._threat(node.attack) == "none":
             flagged = scores[self.split.held_out] > threshold
-            yield self._rate(node, "false_positive_rate", flagged, **more)
+            yield self.rate(node, "false_positive_rate", flagged, **more)
             return
         benign, scores = benign[self.split.counted], scores[self.split.counted]
-        yield self._rate(node, "true_positive_rate", scores > threshold, **more)
+        yield self.rate(node, "true_positive_rate", scores > threshold, **more)
         auc = roc_auc(benign, scores)
         low, high = _auc_interval(auc, len(benign), len(scores))
-        yield self._row(node, "roc_auc", auc, low, high, len(scores), **more)
+        yield self.row(node, "roc_auc", auc, low, high, len(scores), **more)
         for rate in TPR_RATES:
             share = tpr_at_fpr(benign, scores, rate)
             low, high = wilson(round(share * len(scores)), len(scores))
             metric = f"tpr_at_fpr_{rate:g}"
-            yield self._row(node, metric, share, low, high, len(scores), **more)
+            yield self.row(node, metric, share, low, high, len(scores), **more)
+        there = self.columns.table(node.name).schema.names
         for metric in MASKS:
-            if self._wanted(metric) and metric in self.columns.table(node.name).schema.names:
+            if self._wanted(metric) and metric in there:
                 values = self.columns.column(node.name, metric)[self.split.counted]
-                yield self._mean(node, metric, values, **more)
+                yield self.mean(node, metric, values, **more)
+        if "box_iou" in there:
+            found = self.columns.column(node.name, "box_iou")[self.split.counted]
+            yield self.rate(node, "located", (scores > threshold) & (found >= LOCATED), **more)
+            yield self.mean(node, "box_iou", found, **more)
 
     def _policies(self, node: Node) -> Iterator[Row]:
         """What comes of rejecting, or purifying only, what a detector flags."""

@@ -9,7 +9,8 @@ from storage.chunks import ChunkRef, chunk_key
 from storage.ledger import Finding, Mark
 from tasks.chunk import Input
 from tasks.compute import inputs_digest
-from tasks.plan import Node, Plan
+from tasks.nodes import Node
+from tasks.plan import Plan
 from tasks.workbench import Workbench
 
 Done = dict[tuple[str, int], Input]

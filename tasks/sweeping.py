@@ -15,8 +15,9 @@ from tasks.building import build
 from tasks.defences import PURIFIER_KINDS
 from tasks.errors import BudgetError, SpecError
 from tasks.leaderboard import Standing
-from tasks.plan import RULES as STAGE_RULES
-from tasks.plan import Node, Plan
+from tasks.nodes import RULES as STAGE_RULES
+from tasks.nodes import Node
+from tasks.plan import Plan
 from tasks.specs import AlgorithmSpec, label_of
 from tasks.survey import Survey, survey
 from tasks.sweep_figures import measure, value_of

@@ -1,19 +1,23 @@
-"""Fitting of a universal perturbation that can be killed at any moment."""
+"""Fitting of what is the same for all images, a perturbation or a patch, killed at any moment."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol
 
 import torch
 from torch import Tensor
 
-from defender.universal import Goals, Perturbation, UniversalState, UniversalTraining
+from defender.attacks.grid_patch import GridPatch
+from defender.patch_training import PatchState
+from defender.universal import Batches, Goals, Perturbation, UniversalState, UniversalTraining
 from storage.images import Pixels
 from storage.ledger import digest_of
 from tasks.batches import EPOCH_STRIDE, Batch, BatchRule
-from tasks.checkpoints import States
+from tasks.checkpoints import AnyState, States
 from tasks.perturbation_files import save_perturbation
 from tasks.workbench import Workbench
 
@@ -77,51 +81,97 @@ class ShuffledImages:
         return images, torch.tensor(places, dtype=torch.int64, device=self.device)
 
 
-def fitting_config(
-    bench: Workbench, recipe: UniversalTraining, made_from: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Everything that a fitted perturbation depends on; its digest names the fitting's folder."""
-    return {
-        "kind": "universal",
-        "rules": RULES,
-        "recipe": repr(recipe),
-        "version": recipe.version,
-        "seed": bench.spec.seed,
-        "device": bench.device.type,
-        "made_from": dict(made_from),
-    }
+@dataclass(frozen=True)
+class Fitting(Generic[AnyState]):
+    """What is fitted, and how.
+
+    Args:
+        kind: one word for it.
+        recipe: ``repr`` of everything that the result depends on besides images and objective.
+        version: of the algorithm.
+        epochs: passes over the images.
+        state: makes a state from what it gave as plain containers.
+        states: the states that follow one, or the beginning, an epoch each.
+    """
+
+    kind: str
+    recipe: str
+    version: int
+    epochs: int
+    state: Callable[..., AnyState]
+    states: Callable[[Batches, Goals, AnyState | None], Iterator[AnyState]]
 
 
-def fit_perturbation(
+def universal(recipe: UniversalTraining, seed: int) -> Fitting[UniversalState]:
+    """The fitting of a universal perturbation."""
+    return Fitting(
+        "universal",
+        repr(recipe),
+        recipe.version,
+        recipe.epochs,
+        UniversalState,
+        lambda batches, goals, state: recipe.fit(batches, goals, seed=seed, state=state),
+    )
+
+
+def patch(attack: GridPatch, seeds: Tensor) -> Fitting[PatchState]:
+    """The fitting of a patch.
+
+    Args:
+        attack: says how.
+        seeds: int64 (n,), one an image.
+    """
+    return Fitting(
+        "patch",
+        attack.fitting,
+        attack.version,
+        attack.epochs,
+        PatchState,
+        lambda batches, goals, state: attack.fit(batches, goals, seeds=seeds, state=state),
+    )
+
+
+def fit_artefact(
     bench: Workbench,
-    recipe: UniversalTraining,
+    fitting: Fitting[AnyState],
     batches: EpochBatches,
     objective_factory: Goals,
     listener: Listener | None = None,
     *,
     made_from: Mapping[str, Any],
-) -> Perturbation:
-    """Fit a perturbation, or go on where an earlier call was stopped, to the same bits.
+) -> tuple[AnyState, Path]:
+    """Fit something to many images, or go on where an earlier call was stopped, to the same bits.
 
-    The state after each epoch is stored in ``<store>/data/<fingerprint>/``, and at the end the
-    perturbation as safetensors beside it. Called again, it computes nothing.
+    The state after each epoch is stored in ``<store>/data/<fingerprint>/``. Called again after the
+    last one, it computes nothing.
 
     Args:
         bench: the run, which says seed, device and store.
-        recipe: how to fit.
+        fitting: what is fitted, and how.
         batches: the clean images.
         objective_factory: makes the objective of a batch, from images and places.
-        listener: called with ``"universal"``, images seen and images to see.
+        listener: called with the kind, images seen and images to see.
         made_from: what names images and objective: digests and ``repr``, as plain JSON.
+
+    Returns:
+        The last state, and the folder of the fitting.
 
     Raises:
         TypeError: an objective without a gradient.
         ValueError: no images.
         StoreError: where the store cannot be written.
     """
-    config = fitting_config(bench, recipe, made_from)
+    config = {
+        "kind": fitting.kind,
+        "rules": RULES,
+        "recipe": fitting.recipe,
+        "version": fitting.version,
+        "seed": bench.spec.seed,
+        "device": bench.device.type,
+        "made_from": dict(made_from),
+    }
     folder = bench.store.stage(digest_of(config)[:24])
-    states = States(folder, {"config": digest_of(config)}, UniversalState)
+    states = States(folder, {"config": digest_of(config)}, fitting.state)
     mark = states.latest()
     last, spent = None, 0.0
     if mark is not None:
@@ -134,14 +184,50 @@ def fit_perturbation(
             yield images, places
             seen += len(images)
             if listener is not None:
-                listener("universal", seen, recipe.epochs * len(batches))
+                listener(fitting.kind, seen, fitting.epochs * len(batches))
 
     started = time.perf_counter()
-    for state in recipe.fit(counted, objective_factory, seed=bench.spec.seed, state=last):
+    for state in fitting.states(counted, objective_factory, last):
         states.save(state, spent + time.perf_counter() - started)
         last = state
     if last is None:
         raise RuntimeError("expected a fitted state, got none")
-    perturbation = Perturbation(last.values)
+    return last, folder
+
+
+def fit_perturbation(
+    bench: Workbench,
+    recipe: UniversalTraining,
+    batches: EpochBatches,
+    objective_factory: Goals,
+    listener: Listener | None = None,
+    *,
+    made_from: Mapping[str, Any],
+) -> Perturbation:
+    """Fit a universal perturbation with :func:`fit_artefact`, and leave it as safetensors."""
+    fitting = universal(recipe, bench.spec.seed)
+    state, folder = fit_artefact(
+        bench, fitting, batches, objective_factory, listener, made_from=made_from
+    )
+    perturbation = Perturbation(state.values)
     save_perturbation(folder / FILE, perturbation)
     return perturbation
+
+
+def fit_patch(
+    bench: Workbench,
+    attack: GridPatch,
+    batches: EpochBatches,
+    objective_factory: Goals,
+    listener: Listener | None = None,
+    *,
+    seeds: Tensor,
+    made_from: Mapping[str, Any],
+) -> PatchState:
+    """Fit a patch with :func:`fit_artefact`, and leave it as safetensors."""
+    fitting = patch(attack, seeds)
+    state, folder = fit_artefact(
+        bench, fitting, batches, objective_factory, listener, made_from=made_from
+    )
+    save_perturbation(folder / FILE, state.patch)
+    return state

@@ -9,7 +9,7 @@ import torch
 
 from tasks.compute import compute_chunk
 from tasks.devices import default_workers, prepare
-from tasks.plan import Node
+from tasks.nodes import Node
 from tasks.survey import Survey
 
 Counter = Callable[[int, int], None]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from defender.certification import CERTIFIERS
 from defender.detectors import DETECTORS
 from defender.metrics import METRICS
 from defender.models.scaled import Scaled
@@ -46,7 +47,7 @@ class Workbench:
         self.folder = folder
         self.store = Store(local_root(store))
         self.rule = BatchRule(spec.compute.batch, spec.compute.pixels)
-        self._classes: int | None = None
+        self._classes: dict[int, int] = {}
         self._check_labels()
         self._check_metrics()
 
@@ -86,6 +87,22 @@ class Workbench:
             raise SpecError("model: expected a model, got nothing")
         model = load_model(self.spec.model, self.folder, self.device)
         return model if self.pipeline is None else Scaled(model, self.pipeline).eval()
+
+    @cached_property
+    def others(self) -> dict[str, nn.Module]:
+        """Further models by label, behind the same pipeline.
+
+        Raises:
+            SpecError: where labels do not tell them apart.
+        """
+        made: dict[str, nn.Module] = {}
+        for i, spec in enumerate(self.spec.others):
+            label = spec.label or spec.name
+            if label in made or label == "none":
+                raise SpecError(f"others[{i}].label: expected a label of its own, got {label!r}")
+            model = load_model(spec, self.folder, self.device)
+            made[label] = model if self.pipeline is None else Scaled(model, self.pipeline).eval()
+        return made
 
     @cached_property
     def metric(self) -> nn.Module:
@@ -128,8 +145,7 @@ class Workbench:
 
     def must_fit(self, position: int) -> bool:
         """Whether an attack has to be fitted to the data set before it can start."""
-        attack = self.attacks[position]
-        return hasattr(attack, "perturbation") and attack.perturbation is None
+        return bool(getattr(self.attacks[position], "must_fit", False))
 
     @cached_property
     def targets(self) -> list[TargetPool | None]:
@@ -169,21 +185,34 @@ class Workbench:
             for i, spec in enumerate(self.spec.purifiers)
         ]
 
-    def classes(self, images: Tensor) -> int:
-        """Number of the model's outputs, found by asking it once about one image.
+    @cached_property
+    def certifiers(self) -> list[Any]:
+        """The certified defences, in the order of the specification."""
+        return [
+            self._build(CERTIFIERS, spec, f"certifiers[{i}]")
+            for i, spec in enumerate(self.spec.certifiers)
+        ]
+
+    def classes(self, images: Tensor, model: nn.Module | None = None) -> int:
+        """Number of a model's outputs, found by asking it once about one image.
+
+        Args:
+            images: (n, c, h, w).
+            model: one of the others; none: the model.
 
         Raises:
             ModelError: where it does not answer with scores (n, classes).
         """
-        if self._classes is None:
+        asked = self.model if model is None else model
+        if id(asked) not in self._classes:
             with torch.no_grad():
-                scores = self.model(images[:1])
+                scores = asked(images[:1])
             if scores.ndim != 2 or len(scores) != 1:
                 raise ModelError(
-                    f"{self.model!r}: expected scores (n, classes), got {tuple(scores.shape)}"
+                    f"{asked!r}: expected scores (n, classes), got {tuple(scores.shape)}"
                 )
-            self._classes = int(scores.shape[1])
-        return self._classes
+            self._classes[id(asked)] = int(scores.shape[1])
+        return self._classes[id(asked)]
 
     @property
     def distortions(self) -> list[str]:
@@ -208,6 +237,7 @@ class Workbench:
             SpecError, ModelError, StorageError: saying what is wrong and where.
         """
         _ = self.dataset, self.device, self.attacks, self.detectors, self.purifiers
+        _ = self.others, self.certifiers
         self._check_subject()
         if self.spec.baseline is not None:
             self.purifier_position(self.spec.baseline, "baseline")
@@ -223,10 +253,14 @@ class Workbench:
                 attack.check(self.dataset, f"attacks[{i}]")
             self._check_targets(i, spec, attack)
             self._check_tried(i, spec)
+            self._check_sources(i, spec)
 
     def _check_subject(self) -> None:
         if self.has_model and self.has_metric:
             raise SpecError("metric: expected either model or metric, got both")
+        for field in ("others", "certifiers", "explain"):
+            if getattr(self.spec, field) and not self.has_model:
+                raise SpecError(f"{field}: expected a model of classes beside it, got none")
         if self.has_model:
             _ = self.model
         if not self.has_metric:
@@ -238,8 +272,29 @@ class Workbench:
                 "dataset.resize"
             )
 
+    def _check_sources(self, i: int, spec: AttackSpec) -> None:
+        for label in spec.surrogates or ():
+            if label not in self.others:
+                raise SpecError(
+                    f"attacks[{i}].surrogates: expected labels of others: "
+                    f"{', '.join(self.others) or 'there are none'}; got {label!r}"
+                )
+        if spec.surrogates is not None and not (spec.surrogates and self.has_model):
+            raise SpecError(f"attacks[{i}].surrogates: expected models of classes, got none")
+        if spec.fitted is None:
+            return
+        labels = [label_of(one) for one in self.spec.attacks]
+        known = [
+            labels[k] for k in range(i) if self.must_fit(k) and not self.spec.attacks[k].fitted
+        ]
+        if spec.fitted not in known or not self.must_fit(i):
+            raise SpecError(
+                f"attacks[{i}].fitted: expected the label of an attack above that is fitted: "
+                f"{', '.join(known) or 'there is none'}; got {spec.fitted!r}"
+            )
+
     def _check_tried(self, i: int, spec: AttackSpec) -> None:
-        for field in ("detectors", "purifiers"):
+        for field in ("detectors", "purifiers", "certifiers"):
             known = [label_of(one) for one in getattr(self.spec, field)]
             for label in getattr(spec, field) or ():
                 if label not in known:
@@ -279,7 +334,7 @@ class Workbench:
             )
 
     def _check_labels(self) -> None:
-        for field in ("attacks", "detectors", "purifiers"):
+        for field in ("attacks", "detectors", "purifiers", "certifiers"):
             seen = {"none"}
             for i, spec in enumerate(getattr(self.spec, field)):
                 label = label_of(spec)

@@ -49,6 +49,11 @@ class UAP:
     def __post_init__(self) -> None:
         check_parameters(self)
 
+    @property
+    def must_fit(self) -> bool:
+        """Whether it cannot attack before it is fitted."""
+        return self.perturbation is None
+
     @torch.no_grad()
     def __call__(self, images: Images, objective: Objective, *, seeds: Seeds) -> Images:
         """Attack images.

@@ -1,0 +1,120 @@
+"""Nodes of a plan that ask more: other models, certified defences, heat maps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from storage.ledger import digest_of
+from tasks.nodes import RULES, Node
+from tasks.specs import label_of
+from tasks.workbench import Workbench
+
+
+def further(
+    bench: Workbench, nodes: Mapping[str, Node], common: Mapping[str, Any]
+) -> Iterator[Node]:
+    """The nodes, in an order in which they can be computed.
+
+    Args:
+        bench: the run.
+        nodes: those that are there.
+        common: what the fingerprint of every stage holds.
+    """
+    attacks = [node for node in nodes.values() if node.kind == "attack"]
+    sources = [("ingest", "none"), *((node.name, node.attack) for node in attacks)]
+    rule = {name: common[name] for name in ("batch", "device")}
+    yield from _answers(bench, sources, rule)
+    yield from _certificates(bench, sources, nodes, rule)
+    if bench.spec.explain is not None:
+        yield from _maps(bench, sources, nodes, rule)
+
+
+def _answers(
+    bench: Workbench, sources: list[tuple[str, str]], rule: dict[str, Any]
+) -> Iterator[Node]:
+    for label, model in bench.others.items():
+        config = {"kind": "answer", "rules": RULES["answer"], "model": repr(model), **rule}
+        if bench.pipeline is not None:
+            config["pipeline"] = repr(bench.pipeline)
+        for source, attack in sources:
+            yield Node(
+                f"answer/{attack}/{label}",
+                "answer",
+                digest_of(config)[:24],
+                {"images": source},
+                attack=attack,
+                subject=label,
+                config=config,
+            )
+
+
+def _certificates(
+    bench: Workbench,
+    sources: list[tuple[str, str]],
+    nodes: Mapping[str, Node],
+    rule: dict[str, Any],
+) -> Iterator[Node]:
+    for position, spec in enumerate(bench.spec.certifiers):
+        certifier, label = bench.certifiers[position], label_of(spec)
+        config = {
+            "kind": "certify",
+            "rules": RULES["certify"],
+            "algorithm": repr(certifier),
+            "version": certifier.version,
+            **rule,
+        }
+        for source, attack in sources:
+            chosen = None
+            if attack != "none":
+                chosen = bench.spec.attacks[nodes[source].position].certifiers
+            if chosen is None or label in chosen:
+                yield Node(
+                    f"certify/{attack}/{label}",
+                    "certify",
+                    digest_of(config)[:24],
+                    {"images": source},
+                    position,
+                    attack=attack,
+                    subject=label,
+                    config=config,
+                )
+
+
+def _maps(
+    bench: Workbench,
+    sources: list[tuple[str, str]],
+    nodes: Mapping[str, Node],
+    rule: dict[str, Any],
+) -> Iterator[Node]:
+    wanted = bench.spec.explain
+    config = {
+        "kind": "explain",
+        "rules": RULES["explain"],
+        "model": repr(bench.model),
+        **({} if wanted is None else wanted.model_dump()),
+        **rule,
+    }
+    clean = "explain/none/none"
+    purified = [
+        (node.name, node.attack, node.purifier) for node in nodes.values() if node.kind == "purify"
+    ]
+    plain = [(source, attack, "none") for source, attack in sources]
+    for source, attack, purifier in plain + purified:
+        name = f"explain/{attack}/{purifier}"
+        inputs = {"images": source}
+        if name != clean:
+            inputs["map"] = clean
+        if attack != "none":
+            algorithm = bench.attacks[nodes[f"attack/{attack}"].position]
+            if algorithm.budget == "patch":
+                inputs["boxes"] = f"attack/{attack}"
+        yield Node(
+            name,
+            "explain",
+            digest_of(config)[:24],
+            inputs,
+            attack=attack,
+            purifier=purifier,
+            config=config,
+        )
