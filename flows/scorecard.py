@@ -12,17 +12,15 @@ Row = dict[str, Any]
 
 DASH, PERCENT = "\u2013", "\u00a0%"
 BETWEEN = f"\u00a0{DASH}\u2060\u00a0"
-RATES = (
-    {"located", "certified_accuracy"}
-    | {name for name, metric in METRICS.items() if metric.kind in ("rate", "class")}
-    | {
-        "false_positive_rate",
-        "true_positive_rate",
-        "tpr_at_fpr_0.001",
-        "tpr_at_fpr_0.01",
-        "tpr_at_fpr_0.05",
-    }
-)
+RATES = {name for name, metric in METRICS.items() if metric.kind in ("rate", "class")} | {
+    "false_positive_rate",
+    "true_positive_rate",
+    "tpr_at_fpr_0.001",
+    "tpr_at_fpr_0.01",
+    "tpr_at_fpr_0.05",
+    "located",
+    "certified_accuracy",
+}
 SHARES = {name for name, metric in METRICS.items() if metric.kind == "mask"}
 TITLES = {
     "gain": "Gain",

@@ -27,7 +27,7 @@ from tasks.printing_layout import (
     arrange,
 )
 
-POINTS = 72.01 / MM
+POINTS = 72 / MM
 """Points of a millimetre."""
 MOST_COLOURS = 100
 """Swatches of a patch's own colours; of more, so many are chosen evenly from dark to light."""

@@ -129,17 +129,14 @@ def test_agreement_under_single_masks_is_no_certificate(monkeypatch: pytest.Monk
 
 
 def prediction_table(defence: PatchCleanser, image: Tensor) -> Tensor:
-    """Every two-mask prediction of an image (1, c, h, w), one by one: int64 (masks, masks)."""
+    """Every two-mask prediction of an image (1, c, h, w), int64 (masks, masks)."""
     height, width = image.shape[2:]
     side = defence.patch_side((height, width))
     hidden = rectangles((height, width), (side, side), defence.masks)
-    table = torch.empty(len(hidden), len(hidden), dtype=torch.int64)
-    for i, first in enumerate(hidden):
-        for j, second in enumerate(hidden):
-            copy = image.clone()
-            copy[:, :, first | second] = defence.fill
-            table[i, j] = defence.model(copy).argmax()
-    return table
+    copies = image.repeat(len(hidden) ** 2, 1, 1, 1)
+    for copy, (first, second) in zip(copies, itertools.product(hidden, repeat=2), strict=True):
+        copy[:, first | second] = defence.fill
+    return defence.model(copies).argmax(1).view(len(hidden), -1)
 
 
 def double_masking(table: Tensor) -> int:
