@@ -180,7 +180,7 @@ class Pasting:
         """
         text = f"{self.seed} apply-patch {identifier}"
         number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-        images = from_uint8(torch.from_numpy(pixels)[None])
+        images = from_uint8(torch.tensor(pixels)[None])
         seeds = torch.tensor([number], dtype=torch.int64)
         attacked, boxes = self.attack.apply(images, self.patch.values, seeds=seeds)
         return to_uint8(attacked[0]).numpy(), [int(part) for part in boxes[0].tolist()]
