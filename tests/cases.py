@@ -5,6 +5,7 @@ Every name in a registry has at least one row here; a test asserts it.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +25,9 @@ from defender.attacks import (
     UAP,
     AdaptiveScaling,
     AdvCF,
+    ControlPatch,
     Corruption,
+    GridPatch,
     ImageScaling,
     Korhonen,
     Square,
@@ -190,6 +193,22 @@ def universal() -> Perturbation:
     return Perturbation(sum(0.03 * gradient(goal, x).mean(dim=0).sign() for goal, x in goals))
 
 
+def fitted(attack: GridPatch) -> GridPatch:
+    """The patch whose colours do the same when they are pasted."""
+    goals = (
+        Misclassify(MODEL, labels()),
+        Misclassify(classifier(1), labels()),
+        RaiseScore(QUALITY),
+    )
+    given = (images(), images(channels=1), images())
+    batches = [(x, torch.full((8,), k)) for k, x in enumerate(given)]
+    recipe = dataclasses.replace(attack, epochs=12, optimizer="sign", step_size=0.05, start="grey")
+    *_, state = recipe.fit(batches, lambda x, places: goals[int(places[0])], seeds=seeds())
+    return dataclasses.replace(attack, perturbation=state.patch)
+
+
+PATCH = fitted(GridPatch(3, 0.5))
+
 ATTACK_CASES: list[Any] = [
     FGSM(8 / 255),
     IFGSM(steps=12),
@@ -213,6 +232,12 @@ ATTACK_CASES: list[Any] = [
     NES(8 / 255, 402, samples=10, sigma=0.01, step_size=0.005),
     NES(0.02, 402, samples=10, step_size=0.005, tile=5),
     UAP(1.0, universal()),
+    PATCH,
+    fitted(GridPatch(3, 0.5, place="centre")),
+    fitted(GridPatch(3, 0.75, brightness=0.1, rotation=20.0, blur=0.3)),
+    ControlPatch(grid=3, size=0.5),
+    ControlPatch("mean", grid=2, size=0.5, place="centre", perturbation=PATCH.perturbation),
+    ControlPatch("noise", grid=1, size=0.3),
     ImageScaling(),
     ImageScaling(0.0, method="dual", more_epsilons=(1 / 255, 3 / 255)),
     ImageScaling(method="two-stage"),

@@ -7,8 +7,10 @@ from typing import Any
 from defender.attacks.adaptive_scaling import AdaptiveScaling
 from defender.attacks.amifgsm import AMIFGSM
 from defender.attacks.colour_filter import AdvCF
+from defender.attacks.control_patch import ControlPatch
 from defender.attacks.corruption import Corruption
 from defender.attacks.fgsm import FGSM
+from defender.attacks.grid_patch import GridPatch
 from defender.attacks.ifgsm import IFGSM
 from defender.attacks.image_scaling import ImageScaling
 from defender.attacks.korhonen import Korhonen
@@ -25,8 +27,10 @@ ATTACKS: dict[str, type[Any]] = {
     "AdaptiveScaling": AdaptiveScaling,
     "AdvCF": AdvCF,
     "AMIFGSM": AMIFGSM,
+    "ControlPatch": ControlPatch,
     "Corruption": Corruption,
     "FGSM": FGSM,
+    "GridPatch": GridPatch,
     "IFGSM": IFGSM,
     "ImageScaling": ImageScaling,
     "Korhonen": Korhonen,
@@ -53,7 +57,9 @@ __all__ = [
     "UAP",
     "AdaptiveScaling",
     "AdvCF",
+    "ControlPatch",
     "Corruption",
+    "GridPatch",
     "ImageScaling",
     "Korhonen",
     "Square",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from defender.attacks import ATTACKS
+from defender.boxes import box_mask
 from defender.norms import from_uint8, quantise_within, to_uint8
 from defender.objectives import Misclassify, RaiseScore
 from defender.strength import strength_name, with_strength
@@ -31,7 +33,7 @@ hostile = that(lambda attack: attack.threat != "none")
 bounded = that(lambda attack: attack.budget in NORMS)
 scaling = that(lambda attack: attack.budget == "scaling")
 # was made for many images at once, and asks nothing about the one that it changes
-fitted = that(lambda attack: hasattr(attack, "perturbation"))
+fitted = that(lambda attack: attack.threat != "none" and hasattr(attack, "perturbation"))
 asking = that(lambda attack: attack.threat != "none" and not hasattr(attack, "perturbation"))
 # climbs any objective by changing values, within a norm or freely
 climbing = that(
@@ -42,6 +44,7 @@ climbing = that(
     )
 )
 adjustable = that(lambda attack: attack.threat != "none" and attack.budget in (*NORMS, "none"))
+patches = that(lambda attack: attack.budget == "patch")
 # hiding from a defence costs part of the target
 exact = that(lambda attack: attack.budget == "scaling" and attack.threat == "oblivious")
 
@@ -62,10 +65,11 @@ def test_declares_what_it_is(attack: Any) -> None:
     assert isinstance(attack, Attack)
     assert attack.version >= 1
     assert attack.paper
-    assert attack.budget in (*NORMS, "scaling", "none")
+    assert attack.budget in (*NORMS, "patch", "scaling", "none")
     assert attack.threat in ("oblivious", "grey", "query", "none")
     fields = dataclasses.fields(attack)
-    assert all(field.metadata["doc"] for field in fields if field.name != "perturbation")
+    supplied = ("perturbation", "model")
+    assert all(field.metadata["doc"] for field in fields if field.name not in supplied)
     assert all(f"{field.name}=" in repr(attack) for field in fields)
     assert "\n" not in repr(attack)
 
@@ -141,6 +145,26 @@ def test_raises_the_objective_on_average(attack: Any) -> None:
     assert objective(stored).mean() > objective(images).mean()
     quality = RaiseScore(cases.QUALITY)
     assert quality(stored).mean() > quality(images).mean()
+
+
+@patches
+def test_changes_nothing_outside_of_the_boxes(attack: Any) -> None:
+    images = cases.images()
+    result, boxes = attack.apply(images, seeds=cases.seeds())
+    assert torch.equal(result, attacked(attack))
+    changed = (result != images).any(dim=1, keepdim=True)
+    inside = box_mask(boxes, (cases.SIDE, cases.SIDE))
+    # a patch that was moved has an edge that covers less than half of a pixel
+    assert not (changed & ~inside).logical_and(~box_mask(wider(boxes), changed.shape[2:])).any()
+    if not getattr(attack, "rotation", 0):
+        assert not (changed & ~inside).any()
+        side = attack.grid * math.floor(attack.size * cases.SIDE / attack.grid)
+        assert boxes[:, 2:].tolist() == [[side, side]] * 8
+
+
+def wider(boxes: torch.Tensor) -> torch.Tensor:
+    """Boxes with a margin of 1 pixel."""
+    return boxes + torch.tensor([-1, -1, 2, 2])
 
 
 @climbing
@@ -240,7 +264,8 @@ def test_names_an_objective_whose_gradient_is_not_finite(attack: Any) -> None:
 
 @hostile
 def test_refuses_parameters_out_of_range(attack: Any) -> None:
-    name = "epsilon" if attack.budget == "scaling" else strength_name(attack)
+    names = {"scaling": "epsilon", "patch": "size"}
+    name = names[attack.budget] if attack.budget in names else strength_name(attack)
     for value in (-0.1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match=name):
             dataclasses.replace(attack, **{name: value})
