@@ -43,6 +43,8 @@ COLUMNS = (
 """Of ``boxes.csv``: the picture, the file made of it, the box and the picture's size in pixels."""
 MARK = "image-defender"
 """Key of the text in each PNG that says what it was made from."""
+COMPRESSION = 3
+"""Of PNG: X-rays come out as small as with 6, the default, in less than half of the time."""
 
 Listener = Callable[[int, int], None]
 Row = dict[str, Any]
@@ -316,7 +318,7 @@ def _encoded(pixels: Pixels, mark: dict[str, Any]) -> bytes:
     text.add_text(MARK, json.dumps(mark, sort_keys=True))
     sink = io.BytesIO()
     image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0).copy())
-    image.save(sink, "PNG", pnginfo=text)
+    image.save(sink, "PNG", pnginfo=text, compress_level=COMPRESSION)
     return sink.getvalue()
 
 
