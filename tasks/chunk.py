@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,16 +107,24 @@ class Chunk:
 
     def labels(self) -> torch.Tensor:
         """True labels, int64 (n,), -1 where there is none."""
-        values = [-1 if v is None else v for v in self.rows["label"].to_pylist()]
-        return torch.tensor(values, dtype=torch.int64, device=self.bench.device)
+        return self.labels_of(self.rows)
 
     def seeds(self) -> torch.Tensor:
         """One seed an image, int64 (n,): hash(run seed, stage, image id)."""
+        return self.seeds_of(self.ids)
+
+    def seeds_of(self, ids: Sequence[str]) -> torch.Tensor:
+        """The seeds of images with these identifiers in this stage, int64 (n,)."""
         prefix = f"{self.bench.spec.seed} {self.node.kind} "
         values = [
             int.from_bytes(hashlib.sha256((prefix + i).encode()).digest()[:8], "big") >> 1
-            for i in self.ids
+            for i in ids
         ]
+        return torch.tensor(values, dtype=torch.int64, device=self.bench.device)
+
+    def labels_of(self, rows: pa.Table) -> torch.Tensor:
+        """True labels of ingested rows, int64 (n,), -1 where there is none."""
+        values = [-1 if v is None else v for v in rows["label"].to_pylist()]
         return torch.tensor(values, dtype=torch.int64, device=self.bench.device)
 
     def table(self, columns: dict[str, list[float]]) -> pa.Table:

@@ -29,6 +29,8 @@ def inputs_digest(
     digests = {role: given.content for role, given in inputs.items()}
     if node.kind == "target" and (pool := bench.targets[node.position]) is not None:
         digests["pictures"] = pool.digest(index)
+    if node.kind == "fit" and (images := bench.fit_sets[node.position]) is not None:
+        digests["items"] = digest_of([images.chunk_key(i) for i in range(images.chunk_count)])
     if node.kind == "attack" and hasattr(bench.attacks[node.position], "files_digest"):
         attack = bench.attacks[node.position]
         digests["files"] = attack.files_digest(bench.dataset, index)

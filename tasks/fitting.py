@@ -19,6 +19,7 @@ from defender.patch_training import Patch
 from defender.strength import OutOfReach, calibrate, strength_name, with_strength
 from defender.universal import Perturbation, UniversalTraining
 from storage.images import Pixels
+from storage.ingest import ingest_chunk
 from storage.scores import read_rows
 from tasks.batches import Batch, batches
 from tasks.chunk import Chunk, Made
@@ -44,11 +45,15 @@ def fit(chunk: Chunk) -> Made:
     limit = bench.spec.attacks[position].fit_images
     images: list[Pixels] = []
     labels, seeds = list[Tensor](), list[Tensor]()
-    for part in gathered(chunk, "images"):
-        images += part.images("images")
-        labels.append(part.labels())
-        seeds.append(part.seeds())
+    for pixels, truth, key in _to_fit_on(chunk):
+        if limit is not None and len(images) >= limit:
+            break
+        images += pixels
+        labels.append(truth)
+        seeds.append(key)
     images = images[:limit]
+    if not images:
+        raise SpecError(f"attacks[{position}]: expected images to fit it on, found none usable")
     known, keys = torch.cat(labels), torch.cat(seeds)
 
     def goals(batch: Tensor, places: Tensor) -> Any:
@@ -82,6 +87,20 @@ def fit(chunk: Chunk) -> Made:
         "images": len(images),
     }
     return Made(rows=pa.Table.from_pylist([row | more]))
+
+
+def _to_fit_on(chunk: Chunk) -> Iterator[tuple[list[Pixels], Tensor, Tensor]]:
+    """Images, labels and seeds, chunk by chunk."""
+    dataset = chunk.bench.fit_sets[chunk.node.position]
+    if dataset is None:
+        for part in gathered(chunk, "images"):
+            yield part.images("images"), part.labels(), part.seeds()
+        return
+    for index in range(dataset.chunk_count):
+        found = ingest_chunk(dataset.source, dataset.items(index), dataset.decode_options)
+        if found.images:
+            ids = found.rows["id"].to_pylist()
+            yield list(found.images), chunk.labels_of(found.rows), chunk.seeds_of(ids)
 
 
 def artefact(table: pa.Table) -> Perturbation:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from defender.boxes import bounding_boxes, box_iou
-from defender.explain import gradcams
+from defender.explain import gradcams, seen_region
 from defender.metrics import maps
 from defender.norms import from_uint8, to_uint8
 from storage.images import Pixels
@@ -122,15 +122,16 @@ def explain(chunk: Chunk) -> Made:
     layer, share = (None, 0.15) if wanted is None else (wanted.layer, wanted.share)
 
     def run(batch_images: Tensor, batch: Batch) -> dict[str, Tensor]:
-        with torch.no_grad():
-            predicted = bench.model(batch_images).argmax(1)
         truth = batch.pick(labels)
-        true = torch.where(truth < 0, predicted, truth)
-        made = gradcams(bench.model, batch_images, [predicted, true], layer).transpose(0, 1)
-        stored = to_uint8(made)
+        known = bool((truth >= 0).all())
+        # where a label is missing, the map of the predicted class stands in for that of the true
+        asked = [None, truth] if known else [None]
+        region = seen_region(bench.model, (batch_images.shape[2], batch_images.shape[3]))
+        made = gradcams(bench.model, batch_images, asked, layer, region=region).transpose(0, 1)
+        stored = to_uint8(made if known else made.expand(-1, 2, -1, -1).contiguous())
         for position, pixels in zip(batch.index, stored.cpu().numpy(), strict=False):
             results[position] = pixels.copy()
-        columns: dict[str, Tensor] = {"prediction": predicted}
+        columns: dict[str, Tensor] = {}
         heat = from_uint8(stored)
         for index, name in enumerate(CLASSES):
             mine = heat[:, index]

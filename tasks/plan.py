@@ -145,8 +145,11 @@ class Plan:
     def _add_fit(self, bench: Workbench, position: int, label: str, attack: dict[str, Any]) -> str:
         """The stage that fits an attack to many images at once."""
         wanted = bench.spec.attacks[position].fit_images
-        gathers = bench.dataset.chunk_count
+        images = bench.fit_sets[position]
+        gathers = bench.dataset.chunk_count if wanted is None else bench.dataset.chunks_of(wanted)
         config = {**attack, "kind": "fit", "rules": RULES["fit"], "images": wanted}
+        if images is not None:
+            config["fit_dataset"], gathers = images.identity(), 1
         # how strong the attack will be, or where its patch will be put, does not matter here
         config.pop("algorithm")
         fitting = getattr(bench.attacks[position], "fitting", None)
@@ -157,11 +160,11 @@ class Plan:
                 f"fit/{label}",
                 "fit",
                 digest_of(config)[:24],
-                {"images": "ingest"},
+                {"images": "ingest"} if images is None else {},
                 position,
                 attack=label,
                 config=config,
-                gathers=gathers if wanted is None else bench.dataset.chunks_of(wanted),
+                gathers=gathers,
             )
         )
         return f"fit/{label}"

@@ -205,6 +205,9 @@ class AttackSpec(AlgorithmSpec):
     fit_images: int | None = Field(
         default=None, ge=1, description="images a fitted attack is fitted on; none: all"
     )
+    fit_dataset: DatasetSpec | None = Field(
+        default=None, description="images a fitted attack is fitted on; none: those it attacks"
+    )
     fitted: str | None = Field(
         default=None, description="label of the attack whose fitted patch or perturbation it uses"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -75,6 +76,9 @@ class Workbench:
         for pool in self.targets:
             if pool is not None and not pool.pool.opened:
                 pool.pool.open(path.with_name("targets.parquet"), keep=False)
+        for images in self.fit_sets:
+            if images is not None and not images.opened:
+                images.open(path.with_name("fit.parquet"), keep=False)
 
     @cached_property
     def model(self) -> nn.Module:
@@ -138,14 +142,23 @@ class Workbench:
     @cached_property
     def attacks(self) -> list[Any]:
         """The attacks, in the order of the specification."""
-        return [
-            self._build(ATTACK_KINDS, spec, f"attacks[{i}]")
-            for i, spec in enumerate(self.spec.attacks)
-        ]
+        made = []
+        for i, spec in enumerate(self.spec.attacks):
+            attack = self._build(ATTACK_KINDS, spec, f"attacks[{i}]")
+            if spec.target is not None and hasattr(attack, "target"):
+                attack = dataclasses.replace(attack, target=spec.target)
+            made.append(attack)
+        return made
 
     def must_fit(self, position: int) -> bool:
         """Whether an attack has to be fitted to the data set before it can start."""
         return bool(getattr(self.attacks[position], "must_fit", False))
+
+    @cached_property
+    def fit_sets(self) -> list[Dataset | None]:
+        """For each attack the images that it is fitted on, None where they are those it attacks."""
+        stated = [spec.fit_dataset for spec in self.spec.attacks]
+        return [None if spec is None else Dataset(spec, self.folder) for spec in stated]
 
     @cached_property
     def targets(self) -> list[TargetPool | None]:
@@ -237,7 +250,7 @@ class Workbench:
             SpecError, ModelError, StorageError: saying what is wrong and where.
         """
         _ = self.dataset, self.device, self.attacks, self.detectors, self.purifiers
-        _ = self.others, self.certifiers
+        _ = self.others, self.certifiers, self.fit_sets
         self._check_subject()
         if self.spec.baseline is not None:
             self.purifier_position(self.spec.baseline, "baseline")
@@ -281,6 +294,8 @@ class Workbench:
                 )
         if spec.surrogates is not None and not (spec.surrogates and self.has_model):
             raise SpecError(f"attacks[{i}].surrogates: expected models of classes, got none")
+        if spec.fit_dataset is not None and (spec.fitted is not None or not self.must_fit(i)):
+            raise SpecError(f"attacks[{i}].fit_dataset: {spec.name} is not fitted; expected none")
         if spec.fitted is None:
             return
         labels = [label_of(one) for one in self.spec.attacks]
