@@ -123,12 +123,13 @@ def explain(chunk: Chunk) -> Made:
 
     def run(batch_images: Tensor, batch: Batch) -> dict[str, Tensor]:
         truth = batch.pick(labels)
-        known = bool((truth >= 0).all())
-        # where a label is missing, the map of the predicted class stands in for that of the true
-        asked = [None, truth] if known else [None]
+        if bool((truth < 0).any()):
+            # where a label is missing, the predicted class stands in for the true one
+            with torch.no_grad():
+                truth = torch.where(truth < 0, bench.model(batch_images).argmax(1), truth)
         region = seen_region(bench.model, (batch_images.shape[2], batch_images.shape[3]))
-        made = gradcams(bench.model, batch_images, asked, layer, region=region).transpose(0, 1)
-        stored = to_uint8(made if known else made.expand(-1, 2, -1, -1).contiguous())
+        made = gradcams(bench.model, batch_images, [None, truth], layer, region=region)
+        stored = to_uint8(made.transpose(0, 1).contiguous())
         for position, pixels in zip(batch.index, stored.cpu().numpy(), strict=False):
             results[position] = pixels.copy()
         columns: dict[str, Tensor] = {}
