@@ -157,11 +157,11 @@ def laid(
     """
     height, width = images.shape[2:]
     half = patches.shape[2] / 2
-    rows = torch.arange(height, dtype=torch.float64) + 0.5 - half - top.cpu()[:, None]
-    columns = torch.arange(width, dtype=torch.float64) + 0.5 - half - left.cpu()[:, None]
+    rows = torch.arange(height) + 0.5 - half - top.cpu()[:, None]
+    columns = torch.arange(width) + 0.5 - half - left.cpu()[:, None]
     y = (rows / half)[:, :, None].expand(-1, height, width)
     x = (columns / half)[:, None, :].expand(-1, height, width)
-    maps = homographies(outlines)[:, :, :, None, None]
+    maps = homographies(outlines).float()[:, :, :, None, None]
     across, down, depth = (maps[:, k, 0] * x + maps[:, k, 1] * y + maps[:, k, 2] for k in range(3))
     # what lies behind the viewer belongs to no place of the patch
     seen = depth > _NARROWEST

@@ -25,7 +25,7 @@ from defender.universal import Perturbation
 
 @dataclass(frozen=True)
 class ControlPatch:
-    """A square of the size and at the place of :class:`GridPatch` under the same seeds.
+    """A square of the size and at the place of GridPatch under the same seeds.
 
     * ``random``: each cell has one colour, uniformly random in each image.
     * ``mean``: one colour, the mean of theta, a fitted patch's colours, over its cells.

@@ -172,7 +172,7 @@ def test_gradients_pass_through_every_transform(name: str) -> None:
         patches = transforms.toned(enlarged(cells, 4), seeds)
         return laid(images, patches, top, left, transforms.outlines(seeds))[0]
 
-    assert torch.autograd.gradcheck(painted, (theta,), eps=1e-4, atol=1e-5)
+    assert torch.autograd.gradcheck(painted, (theta,), eps=1e-4, atol=1e-4, fast_mode=True)
     assert (torch.autograd.grad(painted(theta).sum(), theta)[0] > 0).all()
 
 
