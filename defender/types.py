@@ -20,7 +20,7 @@ Seeds = Tensor
 Knowledge = Literal["blind", "pipeline", "model", "reference"]
 Budget = Literal["linf", "l2", "patch", "scaling", "none"]
 Threat = Literal[
-    "none", "oblivious", "grey", "bpda", "eot", "full-gradient", "query", "precomputed"
+    "none", "control", "oblivious", "grey", "bpda", "eot", "full-gradient", "query", "precomputed"
 ]
 
 

@@ -21,6 +21,10 @@ RULES = {
 """Version of what this package itself does in a stage; raising one recomputes that stage."""
 
 
+CALM = ("none", "control")
+"""Threats of changes that ask no model: harmless ones, and controls of attacks."""
+
+
 @dataclass(frozen=True)
 class Node:
     """One stage applied to one input.

@@ -14,7 +14,7 @@ from storage.ledger import digest_of
 from tasks.datasets import Dataset
 from tasks.errors import SpecError
 from tasks.further import further
-from tasks.nodes import RULES, Node
+from tasks.nodes import CALM, RULES, Node
 from tasks.specs import label_of
 from tasks.workbench import Workbench
 
@@ -80,7 +80,7 @@ class Plan:
             inputs = {"images": "ingest"}
             if bench.targets[position] is not None:
                 inputs["target"] = self._add_targets(bench, position, label)
-            asks = "target" not in inputs and bench.attacks[position].threat != "none"
+            asks = "target" not in inputs and bench.attacks[position].threat not in CALM
             config = self._stage(
                 "attack",
                 bench.attacks[position],

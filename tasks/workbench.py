@@ -26,6 +26,7 @@ from tasks.defences import PURIFIER_KINDS
 from tasks.devices import choose_device, prepare
 from tasks.errors import ModelError, SpecError
 from tasks.models import load_model
+from tasks.nodes import CALM
 from tasks.precomputed import ATTACK_KINDS, Precomputed
 from tasks.quality_models import load_metric
 from tasks.specs import AlgorithmSpec, AttackSpec, DatasetSpec, Spec, label_of
@@ -330,7 +331,7 @@ class Workbench:
                 f"attacks[{i}].targets: expected the pictures that {spec.name} hides: other-class, "
                 "other-image or a dataset, got nothing"
             )
-        asks = attack.threat not in ("none", "precomputed")
+        asks = attack.threat not in (*CALM, "precomputed")
         if not hides and not self.has_model and not self.has_metric and asks:
             raise SpecError(f"attacks[{i}]: {spec.name} attacks a model; expected the field model")
         if spec.target is not None and self.has_metric:

@@ -56,7 +56,7 @@ class ControlPatch:
         "arXiv 1712.09665"
     )
     budget: ClassVar[Budget] = "patch"
-    threat: ClassVar[Threat] = "none"
+    threat: ClassVar[Threat] = "control"
 
     kind: str = parameter("random", doc="what is painted", choices=("random", "mean", "noise"))
     grid: int = parameter(10, doc="cells along a side", low=1)

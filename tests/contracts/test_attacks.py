@@ -20,6 +20,8 @@ from tests import cases
 
 NORMS = ("linf", "l2")
 """Budgets that bound the change itself."""
+CALM = ("none", "control")
+"""Threats of changes that no attacker makes."""
 
 
 def that(promises: Callable[[Any], bool]) -> pytest.MarkDecorator:
@@ -29,21 +31,21 @@ def that(promises: Callable[[Any], bool]) -> pytest.MarkDecorator:
 
 
 attacks = pytest.mark.parametrize("attack", cases.ATTACK_CASES, ids=repr)
-hostile = that(lambda attack: attack.threat != "none")
+hostile = that(lambda attack: attack.threat not in CALM)
 bounded = that(lambda attack: attack.budget in NORMS)
 scaling = that(lambda attack: attack.budget == "scaling")
 # was made for many images at once, and asks nothing about the one that it changes
-fitted = that(lambda attack: attack.threat != "none" and hasattr(attack, "perturbation"))
-asking = that(lambda attack: attack.threat != "none" and not hasattr(attack, "perturbation"))
+fitted = that(lambda attack: attack.threat not in CALM and hasattr(attack, "perturbation"))
+asking = that(lambda attack: attack.threat not in CALM and not hasattr(attack, "perturbation"))
 # climbs any objective by changing values, within a norm or freely
 climbing = that(
     lambda attack: (
-        attack.threat != "none"
+        attack.threat not in CALM
         and attack.budget in (*NORMS, "none")
         and not hasattr(attack, "perturbation")
     )
 )
-adjustable = that(lambda attack: attack.threat != "none" and attack.budget in (*NORMS, "none"))
+adjustable = that(lambda attack: attack.threat not in CALM and attack.budget in (*NORMS, "none"))
 patches = that(lambda attack: attack.budget == "patch")
 # hiding from a defence costs part of the target
 exact = that(lambda attack: attack.budget == "scaling" and attack.threat == "oblivious")
