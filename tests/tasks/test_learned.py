@@ -143,7 +143,7 @@ def test_a_network_of_ones_own(tmp_path: Path) -> None:
         (
             {"network": "fcm"},
             ModelError,
-            r"purifiers\[0\]\.network: expected one of .*residual-fcn, denoiser, python:.*'fcm' \(did",
+            r"purifiers\[0\]\.network: expected one of .*denoiser, python:.*'fcm' \(did",
         ),
         (
             {"network": "fcn"},
