@@ -12,6 +12,17 @@ from markupsafe import Markup
 
 from defender.scaling.audit import SAFE, UNRELATED
 from flows.bars import bar_groups
+from flows.patch_page import (
+    CONTROL,
+    CONTROL_MEANING,
+    certified_table,
+    control_table,
+    heat_table,
+    success_bars,
+    transfer_table,
+    wrong_lists,
+)
+from flows.patch_verdict import patch_verdict
 from flows.quality_page import leaderboard_table, quality_verdict
 from flows.resize import sentence, view
 from flows.scaling_verdict import scaling_verdict
@@ -31,9 +42,13 @@ from tasks.columns import Columns
 from tasks.drawing import Plot
 from tasks.figures import plots
 from tasks.fronts import front_plot
+from tasks.further_figures import SIMILARITY
+from tasks.heat_strips import heat_grids
 from tasks.histograms import histograms
 from tasks.leaderboard import baseline_label, standing_of
 from tasks.outputs import rejected_rows
+from tasks.patch_facts import PatchAttack, made_on, patch_attacks
+from tasks.patch_pictures import fitted_patches
 from tasks.pictures import all_grids
 from tasks.resize_facts import resize_facts
 from tasks.roc import attack_rocs
@@ -44,6 +59,11 @@ LISTED = 50
 
 CONTENTS = (
     ("attacks", ("attacked",), "Attack by attack"),
+    ("patch", ("fitted",), "Patch"),
+    ("controls", ("controls",), "Patches against controls"),
+    ("looked", ("heat", "wrong"), "What the model looked at"),
+    ("transfer", ("transfer",), "Other models"),
+    ("certified", ("certified",), "Certified defences"),
     ("overview", ("bars",), "At a glance"),
     ("resize", ("resize",), "Resize"),
     ("leaderboard", ("leaderboard",), "Leaderboard"),
@@ -75,6 +95,7 @@ def render(state: Survey, summary: dict[str, Any], columns: Columns) -> str:
     Raises:
         DamagedChunk: where images or rows of the run cannot be read.
     """
+    patches = patch_attacks(state, columns)
     rows = summary["rows"]
     grids, omitted = all_grids(state, columns, summary["spec"]["examples"])
     metric, bars = bar_groups(rows)
@@ -87,6 +108,8 @@ def render(state: Survey, summary: dict[str, Any], columns: Columns) -> str:
     board = [standing_of(one) for one in summary.get("leaderboard", [])]
     if state.bench.has_metric:
         said = quality_verdict(rows, board)
+    if state.bench.has_model and any(not one.control for one in patches):
+        said = patch_verdict(rows, patches, summary.get("certification", []))
     front = front_plot(board, baseline_label(state))
     drawn, left_out = plots(state, columns, summary["thresholds"])
     context = dict(
@@ -94,7 +117,8 @@ def render(state: Survey, summary: dict[str, Any], columns: Columns) -> str:
         verdict=said,
         attacked=attacked,
         caveat=caveat(rows, resized=resize is not None),
-        threats=threats(rows),
+        threats=_threats(rows),
+        **_patch_parts(state, summary, columns, patches, rows),
         bars=bars,
         bars_title=TITLES.get(metric, ""),
         bars_told=any(group.told for group in bars),
@@ -121,11 +145,43 @@ def render(state: Survey, summary: dict[str, Any], columns: Columns) -> str:
         reduced=any(not p.crisp for grid in grids for strip in grid.strips for p in strip.pictures),
         rejected=rejected.slice(0, LISTED).to_pylist(),
         rejected_more=max(0, rejected.num_rows - LISTED),
+        control=CONTROL_MEANING if any(one.control for one in patches) else "",
         meanings=meanings(rows),
         spec=yaml.safe_dump(summary["spec"], sort_keys=False, allow_unicode=True, width=88),
     )
     context["contents"] = [(name, title) for name, given, title in CONTENTS if _any(context, given)]
     return fill("report.html", context)
+
+
+def _patch_parts(
+    state: Survey,
+    summary: dict[str, Any],
+    columns: Columns,
+    patches: Sequence[PatchAttack],
+    rows: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """What the page says of patches, heat maps, other models and certified defences."""
+    explain = summary["spec"]["explain"] or {}
+    fitted = [{**vars(one), "plots": _inline(one.plots)} for one in fitted_patches(state)]
+    heat = heat_table(summary.get("explanation", []), rows, explain.get("share", 0.0))
+    classes = summary["dataset"]["classes"]
+    return dict(
+        fitted=fitted,
+        controls=control_table(rows, patches),
+        control_bars=success_bars(rows, patches),
+        heat=heat,
+        heat_target=heat is not None and any(name == SIMILARITY for name, _ in heat.headings),
+        heat_lines=0 if heat is None else sum(len(one.lines) for one in heat.sections),
+        heat_strips=heat_grids(state, columns, summary["spec"]["examples"]),
+        wrong=wrong_lists(summary.get("wrong_predictions", {}), rows, classes),
+        transfer=transfer_table(rows, summary.get("transfer", []), made_on(state)),
+        certified=certified_table(summary.get("certification", []), rows),
+    )
+
+
+def _threats(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Threat models of the page with their meaning, and what a control is where there is one."""
+    return [(name, meaning) for name, meaning in threats(rows) if name != CONTROL]
 
 
 def fill(template: str, context: dict[str, Any]) -> str:
