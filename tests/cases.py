@@ -34,6 +34,7 @@ from defender.attacks import (
     Zhang,
 )
 from defender.detectors import (
+    CamEnergy,
     CleanFilter,
     ColourScattering,
     DecamouflageFiltering,
@@ -42,7 +43,9 @@ from defender.detectors import (
     GradientMask,
     HistogramCosine,
     LatticeResidual,
+    MaskEntropy,
     PatchCleanFilter,
+    PatchEnergy,
     PeakDistance,
     PeakSpectrum,
     TargetedPatchCleanFilter,
@@ -64,6 +67,7 @@ from defender.purifiers import (
     Gaussian,
     GaussianNoise,
     Learned,
+    MaskInpaint,
     Median,
     Minimum,
     NonLocalMeans,
@@ -280,6 +284,11 @@ DETECTOR_CASES: list[Any] = [
     TargetedPatchCleanFilter(SPARSE_PIPELINE),
     LatticeResidual(PIPELINE),
     LatticeResidual(SPARSE_PIPELINE, sigma=1.0, sides="both"),
+    PatchEnergy(),
+    PatchEnergy(largest=1.0, threshold=-20.0),
+    CamEnergy(MODEL, layer="0"),
+    MaskEntropy(MODEL),
+    MaskEntropy(MODEL, 0.3, 3, "changed"),
 ]
 
 PURIFIER_CASES: list[Any] = [
@@ -330,6 +339,10 @@ PURIFIER_CASES: list[Any] = [
     Resize(),
     Upscale(),
     Learned(image_network()),
+    MaskInpaint(detector=PatchEnergy(largest=1.0, threshold=-20.0)),
+    MaskInpaint("mean", detector=PatchEnergy(largest=1.0, threshold=-20.0)),
+    MaskInpaint("telea", detector=PatchEnergy(largest=1.0, threshold=-20.0)),
+    MaskInpaint(detector=MaskEntropy(MODEL, 0.4, 3)),
     Learned(image_network(residual=True)),
     Sequence((Median(), Unsharp())),
     Sequence((GaussianNoise(0.02), SelectiveRandom(PIPELINE), RandomCrop(9), GaussianNoise(0.02))),

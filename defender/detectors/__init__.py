@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from defender.detectors.cam_energy import CamEnergy
 from defender.detectors.clean_filter import (
     CleanFilter,
     PatchCleanFilter,
@@ -13,6 +14,8 @@ from defender.detectors.decamouflage import DecamouflageFiltering, DecamouflageS
 from defender.detectors.down_up import ColourScattering, DecamouflageScaling, HistogramCosine
 from defender.detectors.gradient_mask import GradientMask
 from defender.detectors.lattice_residual import LatticeResidual
+from defender.detectors.mask_entropy import MaskEntropy
+from defender.detectors.patch_energy import PatchEnergy
 from defender.detectors.spectrum import PeakDistance, PeakSpectrum
 
 DETECTORS: dict[str, type[Any]] = {
@@ -28,10 +31,14 @@ DETECTORS: dict[str, type[Any]] = {
     "PatchCleanFilter": PatchCleanFilter,
     "TargetedPatchCleanFilter": TargetedPatchCleanFilter,
     "LatticeResidual": LatticeResidual,
+    "PatchEnergy": PatchEnergy,
+    "CamEnergy": CamEnergy,
+    "MaskEntropy": MaskEntropy,
 }
 
 __all__ = [
     "DETECTORS",
+    "CamEnergy",
     "CleanFilter",
     "ColourScattering",
     "DecamouflageFiltering",
@@ -40,7 +47,9 @@ __all__ = [
     "GradientMask",
     "HistogramCosine",
     "LatticeResidual",
+    "MaskEntropy",
     "PatchCleanFilter",
+    "PatchEnergy",
     "PeakDistance",
     "PeakSpectrum",
     "TargetedPatchCleanFilter",

@@ -11,6 +11,7 @@ from defender.purifiers.differentiable_jpeg import DifferentiableJPEG
 from defender.purifiers.filters import JPEG, BitDepth, Gaussian, Median
 from defender.purifiers.gaussian_noise import GaussianNoise
 from defender.purifiers.geometric import Flip, RandomCrop, Rotate
+from defender.purifiers.inpaint import MaskInpaint
 from defender.purifiers.learned import Learned
 from defender.purifiers.non_local_means import NonLocalMeans
 from defender.purifiers.presets import PRESETS
@@ -51,6 +52,7 @@ PURIFIERS: dict[str, type[Any]] = {
     "Resize": Resize,
     "Upscale": Upscale,
     "Learned": Learned,
+    "MaskInpaint": MaskInpaint,
     "Sequence": Sequence,
 }
 
@@ -68,6 +70,7 @@ __all__ = [
     "Gaussian",
     "GaussianNoise",
     "Learned",
+    "MaskInpaint",
     "Median",
     "Minimum",
     "NonLocalMeans",
