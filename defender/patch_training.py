@@ -13,6 +13,7 @@ from torch import Tensor
 from defender.adam import Adam
 from defender.ensembles import Ensemble
 from defender.objectives import Classify, Defended, Misclassify
+from defender.patch_penalties import non_printability, total_variation
 from defender.types import Images, Objective
 from defender.universal import Perturbation
 
@@ -60,7 +61,9 @@ class PatchState:
     ``loss``, minus the mean objective of the images with the patch of the moment, before the
     step; ``success``, the share of them that were classified as wanted; ``total_variation`` and,
     of 1 or 3 channels, ``non_printability`` of theta after the epoch. ``snapshots`` holds theta
-    after the epochs ``snapshot_epochs``, of which 0 is the start.
+    after the epochs ``snapshot_epochs``, of which 0 is the start. ``rivals`` holds the states, as
+    plain containers and the better ones first, of what was begun from other starts and is still
+    in the running; this one had the lowest loss.
     """
 
     epoch: int = 0
@@ -71,10 +74,17 @@ class PatchState:
     history: list[dict[str, float]] = field(default_factory=list)
     snapshots: list[Tensor] = field(default_factory=list)
     snapshot_epochs: list[int] = field(default_factory=list)
+    rivals: list[dict[str, Any]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain containers, fit for ``torch.save`` and a weights-only load."""
         return dict(vars(self))
+
+    @classmethod
+    def beginning(cls, theta: Tensor) -> PatchState:
+        """The state before the first epoch."""
+        nought = torch.zeros_like(theta)
+        return cls(0, theta, nought, nought.clone(), 0, [], [theta.clone()], [0])
 
     @property
     def result(self) -> dict[str, Tensor]:
@@ -94,8 +104,17 @@ def is_snapshot(epoch: int) -> bool:
     )
 
 
+STEPS_OF_ROUND = 50
+"""Steps after which the worse half of what was begun from several starts is given up."""
+
+
+def survivors(starts: int, steps: int) -> int:
+    """How many of several starts are still in the running after so many steps of each."""
+    return max(1, math.ceil(starts / (1 << steps // STEPS_OF_ROUND)))
+
+
 class Ascent:
-    """Steps of theta upwards along a gradient, clipped to [0, 1]; continues a state.
+    """An epoch of steps of theta upwards along gradients, clipped to [0, 1]; continues a state.
 
     * ``adam``: Adam's step.
     * ``gradient``: ``step_size * gradient``.
@@ -105,10 +124,13 @@ class Ascent:
     def __init__(self, optimizer: str, step_size: float, state: PatchState) -> None:
         self.optimizer = optimizer
         self.step_size = step_size
+        self.state = state
         self.theta = state.theta.clone()
         self.adam = Adam(self.theta, step_size)
         self.adam.first, self.adam.second = state.first.clone(), state.second.clone()
         self.adam.steps = state.steps
+        self._losses: list[float] = []
+        self._met = 0.0
 
     @torch.no_grad()
     def step(self, gradient: Tensor) -> None:
@@ -121,6 +143,52 @@ class Ascent:
             way = gradient.sign() if self.optimizer == "sign" else gradient
             self.theta.add_(way, alpha=self.step_size)
         self.theta.clamp_(0.0, 1.0)
+
+    def note(self, scores: Tensor, met: float) -> None:
+        """Keep the scores (n,) of a batch, and how many of its images met the objective."""
+        self._losses += [-score for score in scores.tolist()]
+        self._met += met
+
+    @property
+    def late_loss(self) -> float:
+        """Mean loss over the second half of the images, by which starts are compared."""
+        late = self._losses[len(self._losses) // 2 :]
+        mean = math.fsum(late) / len(late)
+        return mean if math.isfinite(mean) else math.inf
+
+    def after(self) -> PatchState:
+        """The state after the epoch, without rivals."""
+        state, epoch, theta = self.state, self.state.epoch + 1, self.theta
+        record = {
+            "loss": math.fsum(self._losses) / len(self._losses),
+            "success": self._met / len(self._losses),
+            "total_variation": float(total_variation(theta)),
+        }
+        if len(theta) in (1, 3):
+            record["non_printability"] = float(non_printability(theta))
+        kept = [theta.clone()] if is_snapshot(epoch) else []
+        return PatchState(
+            epoch,
+            theta,
+            self.adam.first,
+            self.adam.second,
+            self.adam.steps,
+            [*state.history, record],
+            [*state.snapshots, *kept],
+            [*state.snapshot_epochs, *([epoch] if kept else [])],
+        )
+
+
+def selected(ascents: list[Ascent], starts: int) -> PatchState:
+    """The state of the best of several starts after an epoch, the others of the better half in it.
+
+    Args:
+        ascents: the epoch of each of those in the running, at least one.
+        starts: how many there were at the beginning.
+    """
+    ranked = [one.after() for one in sorted(ascents, key=lambda one: one.late_loss)]
+    best, *others = ranked[: survivors(starts, ranked[0].steps)]
+    return dataclasses.replace(best, rivals=[other.as_dict() for other in others])
 
 
 class _Watched:

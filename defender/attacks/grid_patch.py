@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -29,7 +28,7 @@ from defender.patch_training import (
     PatchState,
     Watch,
     check_theta,
-    is_snapshot,
+    selected,
 )
 from defender.patch_transforms import Transforms, laid
 from defender.types import Budget, Images, Objective, Seeds, Threat, check_parameters, parameter
@@ -41,8 +40,18 @@ Epochs = Callable[[int], Iterable[Item]] | Iterable[Item]
 is clean images (n, c, h, w), with their places int64 (n,) or in the order of the seeds."""
 
 _FITTED = (
-    *("grid", "target", "epochs", "step_size", "optimizer", "start", "total_variation"),
-    *("printable", "brightness", "contrast", "rotation", "scale", "perspective", "blur", "noise"),
+    *("grid", "target", "epochs", "step_size", "optimizer", "start", "starts"),
+    *(
+        "total_variation",
+        "printable",
+        "brightness",
+        "contrast",
+        "rotation",
+        "scale",
+        "perspective",
+        "blur",
+        "noise",
+    ),
 )
 """Parameters that theta depends on, besides the size that it is fitted at."""
 
@@ -66,6 +75,9 @@ class GridPatch:
         step_size: of theta, in [0, 1] units (of ``gradient``: factor of g).
         optimizer: ``adam``, ``sign`` (steps of one length) or ``gradient``.
         start: theta before the first step: ``uniform`` numbers, ``zero`` or ``grey`` (1/2).
+        starts: how many uniform starts are tried. What they become depends on luck: all of them
+            are fitted side by side, and after every :data:`~defender.patch_training.STEPS_OF_ROUND`
+            steps, at the end of an epoch, the half with the higher loss is given up.
         place: where it is pasted on images that are attacked, see
             :func:`defender.patch_placing.corners`; it is always fitted at random places.
         total_variation: weight of :func:`~defender.patch_penalties.total_variation`, whose
@@ -110,12 +122,13 @@ class GridPatch:
     target: int | None = parameter(None, doc="class it is made for, for the record", low=0)
     epochs: int = parameter(20, doc="passes over the images when it is fitted", low=1)
     step_size: float = parameter(
-        0.02, doc="of theta when it is fitted", low=0, open_low=True, unit="[0, 1] intensity"
+        0.1, doc="of theta when it is fitted", low=0, open_low=True, unit="[0, 1] intensity"
     )
     optimizer: str = parameter("adam", doc="how theta steps", choices=OPTIMIZERS)
     start: str = parameter(
         "uniform", doc="theta before it is fitted", choices=("uniform", "zero", "grey")
     )
+    starts: int = parameter(4, doc="uniform starts that are tried, the best is kept", low=1)
     place: str = parameter("random", doc="where it is pasted", choices=PLACES)
     total_variation: float = parameter(0.0, doc="weight of edges between cells", low=0)
     printable: float = parameter(0.0, doc="weight of colours that cannot be printed", low=0)
@@ -238,39 +251,40 @@ class GridPatch:
             ValueError: an epoch without images, places without a seed, a state of another grid,
                 or images on which a cell is smaller than a pixel.
         """
-        ascent = None
-        if state is not None:
-            check_theta(state.theta, "state", self.grid)
-        while state is None or state.epoch < self.epochs:
-            epoch = 0 if state is None else state.epoch
-            loss, successes, seen = list[float](), 0.0, 0
-            for images, places in _items(batches, epoch):
-                if state is None:
-                    state = self._beginning(images.shape[1], seeds)
-                if ascent is None or not seen:
-                    ascent = Ascent(self.optimizer, self.step_size, state)
+        states = [] if state is None else [state, *(PatchState(**one) for one in state.rivals)]
+        for one in states:
+            check_theta(one.theta, "state", self.grid)
+        while not states or states[0].epoch < self.epochs:
+            epoch = states[0].epoch if states else 0
+            ascents = list[Ascent]()
+            for images, places, seen in _items(batches, epoch):
+                states = states or self._beginnings(images.shape[1], seeds)
+                ascents = ascents or [
+                    Ascent(self.optimizer, self.step_size, begun) for begun in states
+                ]
                 keys = derive_seeds(_keys(seeds, places, seen, len(images)), f"epoch {epoch}")
                 objective = objective_factory(images, places)
-                scores, met = self._step(ascent, images, objective, keys)
-                loss += [-score for score in scores.tolist()]
-                successes, seen = successes + met, seen + len(images)
-            if state is None or ascent is None or not seen:
+                for ascent in ascents:
+                    self._step(ascent, images, objective, keys)
+            if not ascents:
                 raise ValueError(f"batches: expected images in epoch {epoch}, got none")
-            record = {"loss": math.fsum(loss) / seen, "success": successes / seen}
-            state = _after(state, ascent, record)
+            state = selected(ascents, self.starts)
+            states = [state, *(PatchState(**one) for one in state.rivals)]
             yield state
 
-    def _beginning(self, channels: int, seeds: Seeds) -> PatchState:
-        theta = torch.full((channels, self.grid, self.grid), 0.5 if self.start == "grey" else 0.0)
-        if self.start == "uniform":
-            theta = uniform(derive_seeds(seeds[:1].cpu(), "patch start"), tuple(theta.shape))[0]
-        nought = torch.zeros_like(theta)
-        return PatchState(0, theta, nought, nought.clone(), 0, [], [theta.clone()], [0])
+    def _beginnings(self, channels: int, seeds: Seeds) -> list[PatchState]:
+        shape = (channels, self.grid, self.grid)
+        if self.start != "uniform":
+            theta = torch.full(shape, 0.5 if self.start == "grey" else 0.0)
+            return [PatchState.beginning(theta)]
+        key = seeds[:1].cpu()
+        return [
+            PatchState.beginning(uniform(derive_seeds(key, f"patch start {k}"), shape)[0])
+            for k in range(self.starts)
+        ]
 
-    def _step(
-        self, ascent: Ascent, images: Images, objective: Objective, keys: Seeds
-    ) -> tuple[Tensor, float]:
-        """Change theta for a batch; returns the scores that it had, and how many images met it."""
+    def _step(self, ascent: Ascent, images: Images, objective: Objective, keys: Seeds) -> None:
+        """Change theta for a batch."""
         span = float(getattr(objective, "span", 1.0))
         watch = Watch(objective)
         side = self.grid * cell_side(self._size_of_fit, self.grid, _shape(images))
@@ -290,7 +304,7 @@ class GridPatch:
             if self.printable:
                 slope = slope - self.printable * _gradient(non_printability, theta)
         ascent.step(slope)
-        return scores, watch.successes(scores)
+        ascent.note(scores, watch.successes(scores))
 
 
 def _shape(images: Images) -> tuple[int, int]:
@@ -301,16 +315,17 @@ def _gradient(penalty: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
     return torch.autograd.grad(penalty(theta), theta)[0]
 
 
-def _items(batches: Epochs, epoch: int) -> Iterator[tuple[Images, Tensor]]:
-    """The batches of an epoch with the places of their images."""
+def _items(batches: Epochs, epoch: int) -> Iterator[tuple[Images, Tensor, int]]:
+    """The batches of an epoch, the places of their images, and how many came before."""
     start = 0
     for item in batches(epoch) if callable(batches) else batches:
         if isinstance(item, Tensor):
             images, places = item, torch.arange(start, start + len(item), device=item.device)
         else:
             images, places = item
+        if len(images):
+            yield images, places, start
         start += len(images)
-        yield images, places
 
 
 def _keys(seeds: Seeds, places: Tensor, seen: int, count: int) -> Seeds:
@@ -322,22 +337,3 @@ def _keys(seeds: Seeds, places: Tensor, seen: int, count: int) -> Seeds:
             f"places {places.tolist()[:5]}..."
         )
     return seeds[where]
-
-
-def _after(state: PatchState, ascent: Ascent, record: dict[str, float]) -> PatchState:
-    """The state after an epoch, which shares no tensor with one that is still changed."""
-    epoch, theta = state.epoch + 1, ascent.theta.clone()
-    record["total_variation"] = float(total_variation(theta))
-    if len(theta) in (1, 3):
-        record["non_printability"] = float(non_printability(theta))
-    kept = [theta.clone()] if is_snapshot(epoch) else []
-    return PatchState(
-        epoch,
-        theta,
-        ascent.adam.first.clone(),
-        ascent.adam.second.clone(),
-        ascent.adam.steps,
-        [*state.history, record],
-        [*state.snapshots, *kept],
-        [*state.snapshot_epochs, *([epoch] if kept else [])],
-    )

@@ -185,8 +185,14 @@ def test_the_fitting_is_named_by_what_it_depends_on() -> None:
     ]
     assert {one.fitting for one in same} == {attack.fitting}
     others = [
-        *({"grid": 5}, {"size": 0.3}, {"target": 1}, {"epochs": 3}, {"step_size": 0.1}),
-        *({"optimizer": "sign"}, {"start": "zero"}, {"total_variation": 0.1}, {"printable": 0.1}),
+        *({"grid": 5}, {"size": 0.3}, {"target": 1}, {"epochs": 3}, {"step_size": 0.2}),
+        *(
+            {"optimizer": "sign"},
+            {"start": "zero"},
+            {"starts": 2},
+            {"total_variation": 0.1},
+            {"printable": 0.1},
+        ),
         *({"brightness": 0.1}, {"contrast": 0.1}, {"rotation": 5.0}, {"scale": 0.1}),
         *({"perspective": 0.1}, {"blur": 0.5}, {"noise": 0.1}, {"fit_size": 0.4}),
     ]

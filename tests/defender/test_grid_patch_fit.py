@@ -10,17 +10,17 @@ import pytest
 import torch
 
 from defender.attacks.grid_patch import GridPatch
-from defender.noise import derive_seeds
+from defender.noise import derive_seeds, uniform
 from defender.objectives import Classify, RaiseScore
 from defender.patch_penalties import non_printability, total_variation
 from defender.patch_placing import corners
-from defender.patch_training import PatchState, is_snapshot
+from defender.patch_training import PatchState, is_snapshot, survivors
 from defender.types import Objective
 from tests import cases
 
 SEEDS = cases.seeds(10)
 GREY = cases.classifier(1)
-SMALL = GridPatch(3, 0.5, epochs=4, optimizer="adam", step_size=0.05)
+SMALL = GridPatch(3, 0.5, epochs=4, optimizer="adam", step_size=0.05, starts=1)
 
 
 def some(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -45,8 +45,7 @@ def last(attack: GridPatch, given: object = batches) -> PatchState:
     return state
 
 
-def starting(theta: torch.Tensor) -> PatchState:
-    return PatchState(0, theta, torch.zeros_like(theta), torch.zeros_like(theta))
+starting = PatchState.beginning
 
 
 @pytest.mark.parametrize("grid", [1, 3, 6])
@@ -146,10 +145,11 @@ def test_what_was_fitted_meets_the_objective_on_other_images() -> None:
     "attack",
     [
         SMALL,
+        dataclasses.replace(SMALL, starts=3),
         dataclasses.replace(SMALL, optimizer="sign", total_variation=0.1),
         dataclasses.replace(SMALL, rotation=20.0, brightness=0.2, noise=0.05, blur=0.5),
     ],
-    ids=["adam", "sign", "transforms"],
+    ids=["adam", "starts", "sign", "transforms"],
 )
 @pytest.mark.parametrize("stopped", [1, 3])
 def test_goes_on_from_any_state_to_the_same_bits(attack: GridPatch, stopped: int) -> None:
@@ -170,6 +170,10 @@ def test_goes_on_from_any_state_to_the_same_bits(attack: GridPatch, stopped: int
     assert resumed.snapshot_epochs == whole.snapshot_epochs == [0, 1, 2, 3, 4]
     assert all(map(torch.equal, resumed.snapshots, whole.snapshots))
     assert resumed.patch == whole.patch
+    assert len(resumed.rivals) == len(whole.rivals) == attack.starts - 1
+    for mine, other in zip(resumed.rivals, whole.rivals, strict=True):
+        assert torch.equal(mine["theta"], other["theta"])
+        assert mine["history"] == other["history"]
 
 
 def test_states_that_were_yielded_stay_as_they_were() -> None:
@@ -180,6 +184,60 @@ def test_states_that_were_yielded_stay_as_they_were() -> None:
     assert state.epoch == len(state.history) == 1
     assert all(torch.equal(getattr(state, name), value) for name, value in before.items())
     assert torch.equal(state.snapshots[-1], state.theta)
+
+
+def test_of_several_starts_the_best_is_kept() -> None:
+    attack = dataclasses.replace(SMALL, starts=5, epochs=40)
+    alone: dict[bytes, list[float]] = {}
+    numbers = []
+    for state in attack.fit(batches, goals, seeds=SEEDS):
+        running = [state, *(PatchState(**one) for one in state.rivals)]
+        numbers.append(len(running))
+        for one in running:
+            assert one.epoch == len(one.history) == state.epoch
+            assert one.steps == 4 * state.epoch
+            begun = one.snapshots[0].numpy().tobytes()
+            alone[begun] = [record["loss"] for record in one.history]
+    # 50 steps are over after epoch 13, 100 after epoch 25, 150 after epoch 38
+    assert numbers == [5] * 12 + [3] * 12 + [2] * 13 + [1] * 3
+    assert len(alone) == 5
+    assert [survivors(5, steps) for steps in (0, 49, 50, 100, 149, 150, 10**6)] == [
+        *(5, 5, 3, 2, 2, 1, 1)
+    ]
+
+
+def test_each_start_is_fitted_as_if_it_were_alone() -> None:
+    attack = dataclasses.replace(SMALL, starts=3)
+    state = last(attack)
+    for one in (state, *(PatchState(**rival) for rival in state.rivals)):
+        begun = PatchState.beginning(one.snapshots[0])
+        *_, again = SMALL.fit(batches, goals, seeds=SEEDS, state=begun)
+        assert torch.equal(again.theta, one.theta)
+        assert again.history == one.history
+    assert torch.equal(last(SMALL).snapshots[0], sorted_by_draw(attack)[0])
+
+
+def sorted_by_draw(attack: GridPatch) -> list[torch.Tensor]:
+    """The starts in the order in which they are drawn."""
+    key = derive_seeds(SEEDS[:1], "patch start 0")
+    state = next(attack.fit(batches, goals, seeds=SEEDS))
+    starts = [state.snapshots[0], *(one["snapshots"][0] for one in state.rivals)]
+    first = uniform(key, (3, 3, 3))[0]
+    return sorted(starts, key=lambda start: not torch.equal(start, first))
+
+
+def test_the_lower_loss_wins() -> None:
+    def closeness(images: torch.Tensor, places: torch.Tensor) -> Objective:
+        """Rises to 0 as the mean of the images rises to 1."""
+        return lambda images: images.mean(dim=(1, 2, 3)) - 1
+
+    attack = GridPatch(2, 1.0, epochs=1, optimizer="gradient", step_size=1e-6, starts=6)
+    (state,) = attack.fit([cases.images()], closeness, seeds=SEEDS)
+    losses = [state.history[0]["loss"], *(one["history"][0]["loss"] for one in state.rivals)]
+    assert losses == sorted(losses)
+    means = [state.theta.mean().item(), *(one["theta"].mean().item() for one in state.rivals)]
+    assert means == sorted(means, reverse=True)
+    assert len(set(means)) == 6
 
 
 def test_snapshots_thin_out() -> None:
