@@ -68,7 +68,7 @@ def test_declares_what_it_is(attack: Any) -> None:
     assert attack.version >= 1
     assert attack.paper
     assert attack.budget in (*NORMS, "patch", "scaling", "none")
-    assert attack.threat in ("oblivious", "grey", "query", "none")
+    assert attack.threat in ("oblivious", "grey", "query", *CALM)
     fields = dataclasses.fields(attack)
     supplied = ("perturbation", "model")
     assert all(field.metadata["doc"] for field in fields if field.name not in supplied)
