@@ -20,6 +20,7 @@ from flows.schedule import chunk_order, drive
 from storage.files import check_writable, exclusive, local_root
 from tasks.budget import check_budget
 from tasks.devices import default_workers
+from tasks.listening import listening
 from tasks.outputs import finished, write_outputs
 from tasks.prefect_task import call_of, make_chunk
 from tasks.spec_files import load_spec
@@ -167,7 +168,11 @@ def compute(ready: Prepared, write: Callable[[Survey], dict[str, Any]]) -> Outco
     bench, state = ready.bench, ready.state
     workers = worker_count(bench)
     dashboard = ProgressArtifact(bench.spec.name)
-    with Progress(state, workers) as progress, task_runner(bench) as runner:
+    with (
+        Progress(state, workers) as progress,
+        listening(progress.within),
+        task_runner(bench) as runner,
+    ):
 
         def finished_one(work: Work, receipt: dict[str, Any]) -> None:
             progress.finished(work, receipt)

@@ -84,6 +84,16 @@ class Progress:
             done, total = len(self.state.done), self.state.total
             self._console.print(f"{done}/{total} chunks, {left or 'unknown time'} left")
 
+    def within(self, stage: str, done: int, total: int) -> None:
+        """Show how far a chunk is that takes long, such as the fitting of a patch."""
+        if self._console.is_terminal:
+            if stage not in self._ids:
+                self._ids[stage] = self._bars.add_task(f"  {stage}", total=total, left="")
+            self._bars.update(self._ids[stage], completed=done, visible=done < total)
+        elif time.monotonic() - self._last > self.every:
+            self._last = time.monotonic()
+            self._console.print(f"{stage}: {done}/{total} images")
+
     def say(self, text: str) -> None:
         """Show what happens outside chunk tasks."""
         if self._console.is_terminal:

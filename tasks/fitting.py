@@ -25,6 +25,7 @@ from tasks.batches import Batch, batches
 from tasks.chunk import Chunk, Made
 from tasks.errors import SpecError
 from tasks.goals import goal, stored
+from tasks.listening import tell
 from tasks.universal import ShuffledImages, fit_patch, fit_perturbation
 
 LEAST, LARGEST = 1e-3, 1e3
@@ -59,7 +60,9 @@ def fit(chunk: Chunk) -> Made:
     def goals(batch: Tensor, places: Tensor) -> Any:
         return goal(bench, position, batch, known[places], keys[places])
 
+    name = chunk.node.name
     given: dict[str, Any] = {
+        "listener": lambda _, done, total: tell(name, done, total),
         "batches": ShuffledImages(images, bench.rule, bench.device, bench.spec.seed),
         "objective_factory": goals,
         "made_from": {

@@ -28,7 +28,7 @@ from tasks.workbench import Workbench
 REJECTED = pa.schema([("name", pa.string()), ("reason", pa.string())])
 INDEX = "run.json"
 PLAIN = ("rejected.parquet", "summary.json", "stages.json", "report.html")
-RULES = 3
+RULES = 4
 """Version of what a summary and report hold; raising it rewrites them."""
 
 

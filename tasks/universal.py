@@ -18,6 +18,7 @@ from storage.images import Pixels
 from storage.ledger import digest_of
 from tasks.batches import EPOCH_STRIDE, Batch, BatchRule
 from tasks.checkpoints import AnyState, States
+from tasks.listening import Listener
 from tasks.perturbation_files import save_perturbation
 from tasks.workbench import Workbench
 
@@ -26,8 +27,6 @@ RULES = 1
 
 FILE = "perturbation.safetensors"
 """The fitted perturbation in the folder of its fitting."""
-
-Listener = Callable[[str, int, int], None]
 
 
 class EpochBatches(Protocol):

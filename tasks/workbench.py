@@ -298,6 +298,11 @@ class Workbench:
         if spec.fit_dataset is not None and (spec.fitted is not None or not self.must_fit(i)):
             raise SpecError(f"attacks[{i}].fit_dataset: {spec.name} is not fitted; expected none")
         if spec.fitted is None:
+            if self.must_fit(i) and self.attacks[i].threat in CALM:
+                raise SpecError(
+                    f"attacks[{i}].fitted: expected the label of the patch that this {spec.name} "
+                    "is a control of, got none"
+                )
             return
         labels = [label_of(one) for one in self.spec.attacks]
         known = [

@@ -263,6 +263,10 @@ def test_a_run_leaves_the_patch_as_a_file(state: Survey) -> None:
         ({"attacks": [ATTACKS[2], ATTACKS[0]]}, r"attacks\[0\].fitted: expected"),
         ({"attacks": [{**ATTACKS[4], "surrogates": ["first"]}]}, "surrogates: expected labels"),
         ({"attacks": [{**ATTACKS[3], "fit_dataset": TRAIN}]}, "fit_dataset: ControlPatch is not"),
+        (
+            {"attacks": [{**ATTACKS[2], "fitted": None}]},
+            r"attacks\[0\].fitted: expected the label of the patch",
+        ),
         ({"attacks": [], "others": [OTHERS[0], OTHERS[0]]}, r"others\[1\].label"),
         ({"attacks": [], "certifiers": ["PatchClean"]}, r"certifiers\[0\].name: expected one of"),
     ],
