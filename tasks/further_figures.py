@@ -77,7 +77,30 @@ def _certification(summary: Summary) -> list[Row]:
             summary.mean(node, "evaluations", column["evaluations"][counted].astype(float)),
         ]
         rows += [{**row, "certifier": node.subject, "seconds": seconds} for row in found]
+        by_class = _by_class(summary, (right & certified)[counted], summary.labels[counted])
+        rows[-2]["by_class"] = by_class
     return rows
+
+
+def _by_class(
+    summary: Summary, hits: NDArray[np.bool_], labels: NDArray[np.int64]
+) -> list[dict[str, Any]]:
+    """How many images of each class are proven: a model may give one answer to all that is hidden.
+
+    Args:
+        summary: knows the names of classes.
+        hits: bool (n,).
+        labels: (n,).
+    """
+    names = list(summary.bench.dataset.source.classes or [])
+    return [
+        {
+            "class": names[label] if label < len(names) else str(label),
+            "images": int((labels == label).sum()),
+            "certified": int(hits[labels == label].sum()),
+        }
+        for label in np.unique(labels).tolist()
+    ]
 
 
 def _seconds(summary: Summary, node: Node) -> float | None:

@@ -238,6 +238,13 @@ def test_sections_hold_what_the_columns_say(state: Survey) -> None:
     both = right & (np.array(table["certified"]) == 1)
     assert proven["none", "certified_accuracy"] == pytest.approx(both.mean())
     assert 4 <= proven["none", "evaluations"] <= 10
+    (parts,) = (
+        row["by_class"]
+        for row in sections["certification"]
+        if row["attack"] == "none" and "by_class" in row
+    )
+    assert sum(part["certified"] for part in parts) == int(both.sum())
+    assert sum(part["images"] for part in parts) == len(labels)
     similar = [r for r in sections["explanation"] if r["metric"] == "target_similarity"]
     assert {row["attack"] for row in similar} == {"patch", "centre", "mean"}
     wrong = sections["wrong_predictions"]
