@@ -60,13 +60,14 @@ def build(registry: Mapping[str, type], spec: AlgorithmSpec, where: str, **given
                 f"{where}.{name}: unknown parameter of {spec.name}"
                 f"{suggestion(name, options)}; expected one of {', '.join(options)}"
             )
-    fields = {f.name for f in dataclasses.fields(kind)}
+    fields = {f.name: f for f in dataclasses.fields(kind)}
     for name, field in known.items():
         if field.default is dataclasses.MISSING and name not in spec.parameters:
             raise SpecError(f"{where}.{name}: expected a value for {registered}, got nothing")
     values = {name: parse_number(value) for name, value in spec.parameters.items()}
     supplied = {name: value for name, value in given.items() if name in fields}
-    if "model" in fields and given.get("model") is None:
+    needs = "model" in fields and fields["model"].default is dataclasses.MISSING
+    if needs and given.get("model") is None:
         raise SpecError(f"{where}: {registered} works on a model; expected the field model")
     if "pipeline" in fields and given.get("pipeline") is None:
         raise SpecError(
