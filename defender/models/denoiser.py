@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+SLOPE = 0.1
+"""Of the leaky ReLU below 0."""
 
 
 class Denoiser(nn.Module):
     """3 x 3 convolutions over blocks of 2 x 2 pixels, whose result is added to the image.
 
-    Blocks become channels, ``depth`` convolutions with ReLU between them follow, and channels
-    become blocks again. At half the size a convolution sees twice as far for a quarter of the
-    work. The last one starts at zero, so the network starts as the identity.
+    Blocks become channels around 0, ``depth`` convolutions with leaky ReLU between them follow,
+    and channels become blocks again. At half the size a convolution sees twice as far for a quarter
+    of the work. The last one starts at zero, so the network starts as the identity.
 
     Args:
         channels: channels of the images, 3 for RGB.
@@ -21,8 +26,9 @@ class Denoiser(nn.Module):
 
     Source: K. Zhang, W. Zuo, L. Zhang, "FFDNet: Toward a Fast and Flexible Solution for CNN Based
     Image Denoising", 2018, arXiv 1710.04026.
-    Differs: no map of the noise level and no batch normalisation; the change is predicted, not
-    the image; sides of odd length are padded and cut. In training mode the result is not clamped.
+    Differs: no map of the noise level and no batch normalisation, without which plain ReLUs die;
+    the change is predicted, not the image; sides of odd length are padded and cut. In training
+    mode the result is not clamped.
     """
 
     def __init__(self, channels: int = 3, width: int = 48, depth: int = 10) -> None:
@@ -30,12 +36,12 @@ class Denoiser(nn.Module):
         self.channels = channels
         sides = [4 * channels, *[width] * (depth - 1), 4 * channels]
         layers: list[nn.Module] = []
-        for inside, outside in zip(sides, sides[1:], strict=False):
-            layers += [nn.Conv2d(inside, outside, 3, padding=1), nn.ReLU(inplace=True)]
+        for inside, outside in pairwise(sides):
+            layers += [nn.Conv2d(inside, outside, 3, padding=1), nn.LeakyReLU(SLOPE, inplace=True)]
         self.layers = nn.Sequential(*layers[:-1])
         convolutions = [layer for layer in self.layers if isinstance(layer, nn.Conv2d)]
         for layer in convolutions:
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.kaiming_normal_(layer.weight, SLOPE, nonlinearity="leaky_relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
         nn.init.zeros_(convolutions[-1].weight)
@@ -45,7 +51,8 @@ class Denoiser(nn.Module):
         height, width = images.shape[-2:]
         even = functional.pad(images, (0, width % 2, 0, height % 2), mode="replicate")
         # with the channels of a pixel side by side, convolutions take half the time on a CPU
-        blocks = functional.pixel_unshuffle(even, 2).contiguous(memory_format=torch.channels_last)
+        blocks = functional.pixel_unshuffle(even - 0.5, 2)
+        blocks = blocks.contiguous(memory_format=torch.channels_last)
         change = self.layers(blocks).contiguous(memory_format=torch.contiguous_format)
         made = images + functional.pixel_shuffle(change, 2)[..., :height, :width]
         return made if self.training else torch.clamp(made, 0.0, 1.0)
