@@ -84,7 +84,11 @@ def read_example(state: Survey, node: Node, place: int, index: int) -> Example:
     def stored(name: str) -> Pixels:
         return read_images(store.images(state.done[(name, chunk)].ref))[position]
 
-    inputs = {role: state.done[(name, chunk)] for role, name in node.inputs.items()}
+    # what was made of many chunks at once is chunk 0
+    inputs = {
+        role: state.done[(name, 0 if state.plan.nodes[name].gathers else chunk)]
+        for role, name in node.inputs.items()
+    }
     whole = Chunk(state.bench, node, chunk, inputs, state.done[("ingest", chunk)])
     before = stored(f"attack/{node.attack}")
     target = state.plan.nodes[f"attack/{node.attack}"].inputs.get("target")

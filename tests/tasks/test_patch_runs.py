@@ -17,12 +17,14 @@ from defender.explain import gradcam
 from defender.metrics import maps
 from storage.images import read_images
 from storage.scores import read_rows
+from tasks.columns import Columns
 from tasks.compute import compute_chunk
 from tasks.errors import SpecError
 from tasks.fitting import artefact
 from tasks.further_figures import further_sections
 from tasks.outputs import write_outputs
 from tasks.perturbation_files import load_perturbation
+from tasks.pictures import all_grids
 from tasks.summary import Summary
 from tasks.survey import Survey, survey
 from tests import toy
@@ -45,6 +47,7 @@ ATTACKS: list[Any] = [
         "size": 0.25,
         "place": "centre",
         "target": 1,
+        "purifiers": [],
         "fitted": "patch",
     },
     {
@@ -252,6 +255,12 @@ def test_sections_hold_what_the_columns_say(state: Survey) -> None:
     assert sum(one["images"] for one in wrong["patch"]) == int((plain != labels).sum())
     located = [row for row in rows if row["metric"] == "located"]
     assert {row["attack"] for row in located} == {"patch", "centre", "mean", "noise"}
+
+
+def test_pictures_of_a_fitted_attack_without_purifiers(state: Survey) -> None:
+    grids, _ = all_grids(state, Columns(state), 12)
+    (shown,) = (grid for grid in grids if grid.attack == "centre")
+    assert len(shown.strips) == 12
 
 
 def test_a_run_leaves_the_patch_as_a_file(state: Survey) -> None:
