@@ -124,8 +124,8 @@ def _channels(state: dict[str, Tensor] | None, architecture: str) -> int:
     first = None if state is None else state.get(_FIRST)
     if first is None or first.ndim != 4:
         return 3
-    # a denoiser sees blocks of 2 x 2 pixels
-    return int(first.shape[1]) // (4 if architecture == "denoiser" else 1)
+    # a denoiser sees blocks of 2 x 2 pixels with their details
+    return int(first.shape[1]) // (8 if architecture == "denoiser" else 1)
 
 
 def _unknown(name: str, known: list[str], field: str) -> ModelError:

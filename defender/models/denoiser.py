@@ -8,8 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from defender.models.details import local_mean
+
 SLOPE = 0.1
 """Of the leaky ReLU below 0."""
+SHARPER = 20.0
+"""Factor that brings what a small blur leaves out to about the size of the picture's values."""
+SMALLER = 0.05
+"""Factor that brings the network's answers to the size of what is to be removed."""
 
 
 class Denoiser(nn.Module):
@@ -17,7 +23,9 @@ class Denoiser(nn.Module):
 
     Blocks become channels around 0, ``depth`` convolutions with leaky ReLU between them follow,
     and channels become blocks again. At half the size a convolution sees twice as far for a quarter
-    of the work. The last one starts at zero, so the network starts as the identity.
+    of the work. Beside each pixel the network is shown what a 3 x 3 mean leaves out there,
+    enlarged: what is to be removed is a hundredth of what pictures are made of, and would be
+    learned last. The last convolution starts at zero, so the network starts as the identity.
 
     Args:
         channels: channels of the images, 3 for RGB.
@@ -26,7 +34,7 @@ class Denoiser(nn.Module):
 
     Source: K. Zhang, W. Zuo, L. Zhang, "FFDNet: Toward a Fast and Flexible Solution for CNN Based
     Image Denoising", 2018, arXiv 1710.04026.
-    Differs: no map of the noise level and no batch normalisation, without which plain ReLUs die;
+    Differs: no map of the noise level and no batch normalisation; leaky ReLU; the enlarged details;
     the change is predicted, not the image; sides of odd length are padded and cut. In training
     mode the result is not clamped.
     """
@@ -34,7 +42,7 @@ class Denoiser(nn.Module):
     def __init__(self, channels: int = 3, width: int = 48, depth: int = 10) -> None:
         super().__init__()
         self.channels = channels
-        sides = [4 * channels, *[width] * (depth - 1), 4 * channels]
+        sides = [8 * channels, *[width] * (depth - 1), 4 * channels]
         layers: list[nn.Module] = []
         for inside, outside in pairwise(sides):
             layers += [nn.Conv2d(inside, outside, 3, padding=1), nn.LeakyReLU(SLOPE, inplace=True)]
@@ -51,13 +59,14 @@ class Denoiser(nn.Module):
         height, width = images.shape[-2:]
         even = functional.pad(images, (0, width % 2, 0, height % 2), mode="replicate")
         # with the channels of a pixel side by side, convolutions take half the time on a CPU
-        blocks = functional.pixel_unshuffle(even - 0.5, 2)
-        blocks = blocks.contiguous(memory_format=torch.channels_last)
+        shown = torch.cat([even - 0.5, SHARPER * (even - local_mean(even, 3))], dim=1)
+        blocks = functional.pixel_unshuffle(shown, 2).contiguous(memory_format=torch.channels_last)
         change = self.layers(blocks).contiguous(memory_format=torch.contiguous_format)
-        made = images + functional.pixel_shuffle(change, 2)[..., :height, :width]
+        change = SMALLER * functional.pixel_shuffle(change, 2)[..., :height, :width]
+        made = images + change
         return made if self.training else torch.clamp(made, 0.0, 1.0)
 
 
 def denoiser(channels: int = 3) -> Denoiser:
-    """0.18 M parameters, 0.046 M multiply-adds a pixel."""
+    """0.18 M parameters, 0.045 M multiply-adds a pixel."""
     return Denoiser(channels)

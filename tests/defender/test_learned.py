@@ -102,7 +102,7 @@ def test_a_denoiser_starts_as_the_identity_and_sees_every_pixel(side: tuple[int,
     assert bool((slope[:, :, -1, -1].abs() > 0).all())
 
 
-def test_a_denoiser_of_grey_images_has_a_quarter_of_the_pixels_as_places() -> None:
+def test_a_denoiser_of_grey_images_sees_blocks_of_four_pixels_and_their_details() -> None:
     network = denoiser(1)
-    assert network.layers[0].weight.shape[1] == 4
+    assert network.layers[0].weight.shape[1] == 8
     assert network(torch.rand(1, 1, 6, 6)).shape == (1, 1, 6, 6)

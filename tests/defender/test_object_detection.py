@@ -100,7 +100,7 @@ def test_grid_patch_is_fitted_against_a_detector() -> None:
     goal = InventObjects(victim, target=2)
     (*_, last) = attack.fit([batch], lambda _, places: goal, seeds=seeds)
     assert last.history[-1]["loss"] < last.history[0]["loss"] - 0.2
-    assert last.history[-1]["success"] > last.history[0]["success"]
+    assert last.history[-1]["success"] > 0.8
     clean, elsewhere = victim(batch), seeds + 100
     random = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(9))
     invented = {}
