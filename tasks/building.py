@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from defender.purifiers.composition import declared, is_composition, parse_composition
+from defender.purifiers.average import Average
+from defender.purifiers.composition import averaged, declared, is_composition, parse_composition
 from defender.purifiers.sequence import Sequence
 from defender.spelling import parse_number
 from tasks.errors import SpecError
@@ -101,18 +102,28 @@ def _with_part(
 
 
 def _composed(registry: Mapping[str, type], spec: AlgorithmSpec, where: str, **given: Any) -> Any:
-    """The algorithm whose parameters are written within its name, or several in sequence."""
+    """The algorithm whose parameters are written within its name, or several in one line."""
     if spec.parameters:
         raise SpecError(
             f"{where}: expected parameters within {spec.name!r} only, "
             f"got {', '.join(spec.parameters)} beside it"
         )
+    chains = [_chain(registry, part, where, **given) for part in averaged(spec.name)]
+    if len(chains) == 1:
+        return chains[0]
+    if Average not in registry.values():
+        raise SpecError(f"{where}: expected one algorithm, got {len(chains)} in {spec.name!r}")
+    return Average(tuple(chains))
+
+
+def _chain(registry: Mapping[str, type], text: str, where: str, **given: Any) -> Any:
+    """One algorithm, or several in sequence."""
     try:
-        steps = parse_composition(spec.name, registry, parameter_fields)
+        steps = parse_composition(text, registry, parameter_fields)
     except ValueError as error:
         raise SpecError(f"{where}: {error}") from None
     if len(steps) > 1 and Sequence not in registry.values():
-        raise SpecError(f"{where}: expected one algorithm, got {len(steps)} in {spec.name!r}")
+        raise SpecError(f"{where}: expected one algorithm, got {len(steps)} in {text!r}")
     made = [
         build(registry, AlgorithmSpec(name=name, **parameters), where, **given)
         for name, parameters in steps

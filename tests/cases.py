@@ -58,6 +58,7 @@ from defender.objectives import Misclassify, RaiseScore, ScaleTo
 from defender.purifiers import (
     JPEG,
     AreaScaling,
+    Average,
     Bilateral,
     BitDepth,
     ColourQuantisation,
@@ -345,6 +346,7 @@ PURIFIER_CASES: list[Any] = [
     MaskInpaint(detector=MaskEntropy(MODEL, 0.4, 3)),
     Learned(image_network(residual=True)),
     Sequence((Median(), Unsharp())),
+    Average((Median(), GaussianNoise(0.02), Sequence((RandomCrop(9), Unsharp())))),
     Sequence((GaussianNoise(0.02), SelectiveRandom(PIPELINE), RandomCrop(9), GaussianNoise(0.02))),
 ]
 

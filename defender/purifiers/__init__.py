@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from defender.purifiers.area import AreaScaling
+from defender.purifiers.average import Average
 from defender.purifiers.bilateral import Bilateral
 from defender.purifiers.dct_shrinkage import DCTShrinkage
 from defender.purifiers.differentiable_jpeg import DifferentiableJPEG
@@ -54,6 +55,7 @@ PURIFIERS: dict[str, type[Any]] = {
     "Learned": Learned,
     "MaskInpaint": MaskInpaint,
     "Sequence": Sequence,
+    "Average": Average,
 }
 
 __all__ = [
@@ -61,6 +63,7 @@ __all__ = [
     "PRESETS",
     "PURIFIERS",
     "AreaScaling",
+    "Average",
     "Bilateral",
     "BitDepth",
     "ColourQuantisation",

@@ -21,7 +21,19 @@ _WORDS: dict[str, bool | None] = {"true": True, "false": False, "none": None}
 
 def is_composition(text: str) -> bool:
     """Whether a text is more than the name of one purifier."""
-    return any(sign in text for sign in "()>")
+    return any(sign in text for sign in "()>") or len(averaged(text)) > 1
+
+
+def averaged(text: str) -> list[str]:
+    """The parts of a line between each two ``+`` that are not within parentheses."""
+    parts, depth = [""], 0
+    for sign in text:
+        depth += (sign == "(") - (sign == ")")
+        if sign == "+" and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    return parts
 
 
 def declared(kind: type) -> dict[str, dataclasses.Field[Any]]:

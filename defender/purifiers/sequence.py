@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, get_args
+from typing import ClassVar
 
 from torch import Tensor
 
 from defender.noise import derive_seeds
-from defender.types import Images, Knowledge, Purifier, Seeds
-
-_RANKS = get_args(Knowledge)
+from defender.purifiers.several import Several
+from defender.types import Images, Seeds
 
 
 @dataclass(frozen=True)
-class Sequence:
+class Sequence(Several):
     """Each purifier works on what the one before it made.
 
     A step draws from seeds of its own, so that two of the same kind draw independently. All
@@ -33,31 +32,6 @@ class Sequence:
     """
 
     paper: ClassVar[str] = "none: the papers of its steps"
-
-    steps: tuple[Any, ...]
-
-    def __post_init__(self) -> None:
-        if not self.steps:
-            raise ValueError("steps: expected at least one purifier, got none")
-        for step in self.steps:
-            if isinstance(step, type) or not isinstance(step, Purifier):
-                raise TypeError(f"steps: expected purifiers, got {step!r}")
-
-    @property
-    def version(self) -> int:
-        """Grows whenever a step's version does: ``repr`` holds the steps but not their versions."""
-        return 1 + sum(int(step.version) - 1 for step in self.steps)
-
-    @property
-    def keeps_size(self) -> bool:
-        """Whether every step keeps the size."""
-        return all(step.keeps_size for step in self.steps)
-
-    @property
-    def knowledge(self) -> Knowledge:
-        """That of the step that is told most."""
-        known: Knowledge = max((step.knowledge for step in self.steps), key=_RANKS.index)
-        return known
 
     def __call__(self, images: Images, *, seeds: Seeds, reference: Images | None = None) -> Images:
         """Purify images.
