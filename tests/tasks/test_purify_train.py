@@ -20,69 +20,20 @@ from flows.train_progress import TrainProgress
 from storage.images import read_images
 from tasks.attacked_data import AttackedData
 from tasks.card_words import words_of
-from tasks.errors import ModelError, SpecError
-from tasks.model_card import export, exported, weights_path
+from tasks.model_card import exported, weights_path
 from tasks.purify_task import PurifyTask
-from tasks.spec_files import parse
 from tasks.train_specs import PurifierRecipeSpec, PurifyTrainSpec, load_train_spec
 from tasks.training import Trainer
-from tasks.training_tasks import Card
 from tests import cases, toy
-
-SHAPES = {"kind": "builtin:shapes", "chunk_size": 16}
-ATTACKS = [
-    {"name": "IFGSM", "epsilon": "16/255", "step_size": "8/255", "steps": 3, "label": "ifgsm"},
-    {"name": "Corruption", "kind": "jpeg", "quality": 30, "label": "jpeg"},
-]
-
-
-def make_metric() -> nn.Module:
-    return cases.SmoothQuality()
-
-
-def shrinking() -> nn.Module:
-    return nn.Conv2d(3, 3, 3)
-
-
-def content(**changes: Any) -> dict[str, Any]:
-    base: dict[str, Any] = {
-        "task": "purify",
-        "name": "tiny",
-        "seed": 2,
-        "dataset": {**SHAPES, "split": "train", "count": 40},
-        "held_out": {**SHAPES, "split": "test", "count": 20},
-        "metric": "python:tests.tasks.test_purify_train:make_metric",
-        "attacks": ATTACKS,
-        "model": "residual-fcn",
-        "training": {"epochs": 3, "peak_lr": 3e-3, "crop": 24, "average_decay": 0.8},
-        "batch": 8,
-        "evaluate_every": 2,
-        "compute": {"threads": 1, "device": "cpu"},
-    }
-    for name, value in changes.items():
-        old = base.get(name)
-        merge = isinstance(value, dict) and isinstance(old, dict) and "kind" not in value
-        base[name] = {**old, **value} if merge else value
-    return base
-
-
-def begun(folder: Path, **changes: Any) -> Trainer:
-    return Trainer(parse(PurifyTrainSpec, content(**changes), "spec"), folder, str(folder / "s"))
-
-
-def trainer(folder: Path, **changes: Any) -> Trainer:
-    made = begun(folder, **changes)
-    made.check()
-    made.ingest("dataset")
-    made.ingest("held_out")
-    made.check_images()
-    return made
-
-
-def finish(training: Trainer) -> Card:
-    for epoch in range(training.epochs_done() + 1, training.recipe.epochs + 1):
-        training.advance(epoch)
-    return export(training)
+from tests.tasks.purify_training import (
+    ATTACKS,
+    SHAPES,
+    begun,
+    content,
+    finish,
+    make_metric,
+    trainer,
+)
 
 
 @pytest.fixture(scope="module")
@@ -354,90 +305,6 @@ def test_half_precision_and_grey_images(tmp_path: Path) -> None:
 
 def grey_metric() -> nn.Module:
     return cases.SmoothQuality(1)
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"attacks": []}, "attacks: .* at least 1 item"),
-        ({"metric": None}, "metric, classifier: expected one of the two, got neither"),
-        ({"classifier": {"name": "shapes-cnn"}}, "expected one of the two, got both"),
-        ({"training": {"crops": 3}}, r"training.crops: unknown field \(did you mean crop\?\)"),
-        ({"training": {"clean": 1.0}}, "training.clean: .* got 1.0"),
-        ({"attack": ATTACKS}, r"attack: unknown field \(did you mean attacks\?\)"),
-    ],
-)
-def test_mistakes_in_the_specification_name_the_field(changes: dict[str, Any], words: str) -> None:
-    with pytest.raises(SpecError, match=words):
-        parse(PurifyTrainSpec, content(**changes), "spec")
-
-
-@pytest.mark.parametrize(
-    ("changes", "error", "words"),
-    [
-        ({"model": "fnc"}, ModelError, r"model: expected one of fcn, .*denoiser, python.*'fnc'"),
-        ({"metric": "smooth"}, ModelError, "metric.name: expected one of"),
-        (
-            {"metric": None, "classifier": {"name": "shapes"}},
-            ModelError,
-            "classifier.name: expected one of",
-        ),
-        ({"attacks": ["IFGMS"]}, SpecError, r"attacks\[0\].name: .*did you mean IFGSM\?"),
-        (
-            {"attacks": [{**ATTACKS[0], "step": 2}]},
-            SpecError,
-            r"attacks\[0\].step: unknown parameter of IFGSM",
-        ),
-        (
-            {"attacks": [{**ATTACKS[0], "through": "jpeg"}]},
-            SpecError,
-            "attacks.through: expected the label of a purifier, got 'jpeg'",
-        ),
-    ],
-)
-def test_mistakes_show_before_images_are_decoded(
-    tmp_path: Path, changes: dict[str, Any], error: type[Exception], words: str
-) -> None:
-    with pytest.raises(error, match=words):
-        begun(tmp_path, **changes).check()
-
-
-def test_attacks_of_one_label_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"attacks\[1\].label: expected a label of its own"):
-        begun(tmp_path, attacks=[ATTACKS[0], ATTACKS[0]])
-
-
-@pytest.mark.parametrize(
-    ("changes", "error", "words"),
-    [
-        ({"training": {"crop": 33}}, SpecError, "training.crop: expected at most 32, .* got 33"),
-        (
-            {"training": {"crop": 8, "ssim_weight": 1.0}},
-            SpecError,
-            "training.ssim_weight: expected 0 for images of 8 pixels",
-        ),
-        (
-            {"model": "python:tests.tasks.test_purify_train:shrinking"},
-            ModelError,
-            r"model: python:.*shrinking cannot purify images \(3, 32, 32\): network: expected",
-        ),
-        ({"batch": 41}, SpecError, "batch: expected at most 40"),
-    ],
-)
-def test_images_that_do_not_suit_are_refused(
-    home: Path, changes: dict[str, Any], error: type[Exception], words: str
-) -> None:
-    with pytest.raises(error, match=words):
-        trainer(home, **changes)
-
-
-def test_images_of_other_channels_are_refused(home: Path) -> None:
-    held_out = {**content()["held_out"], "colour": "grey"}
-    training = begun(home, held_out=held_out, attacks=ATTACKS[1:])
-    training.ingest("dataset")
-    training.ingest("held_out")
-    with pytest.raises(SpecError, match=r"held_out\.colour: expected images of 3 channels, got 1"):
-        training.check_images()
 
 
 def test_a_file_says_which_kind_of_training_it_is(tmp_path: Path) -> None:

@@ -1,0 +1,70 @@
+"""Small trainings of networks that purify, for tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from tasks.model_card import export
+from tasks.spec_files import parse
+from tasks.train_specs import PurifyTrainSpec
+from tasks.training import Trainer
+from tasks.training_tasks import Card
+from tests import cases
+
+SHAPES = {"kind": "builtin:shapes", "chunk_size": 16}
+ATTACKS = [
+    {"name": "IFGSM", "epsilon": "16/255", "step_size": "8/255", "steps": 3, "label": "ifgsm"},
+    {"name": "Corruption", "kind": "jpeg", "quality": 30, "label": "jpeg"},
+]
+
+
+def make_metric() -> nn.Module:
+    return cases.SmoothQuality()
+
+
+def shrinking() -> nn.Module:
+    return nn.Conv2d(3, 3, 3)
+
+
+def content(**changes: Any) -> dict[str, Any]:
+    base: dict[str, Any] = {
+        "task": "purify",
+        "name": "tiny",
+        "seed": 2,
+        "dataset": {**SHAPES, "split": "train", "count": 40},
+        "held_out": {**SHAPES, "split": "test", "count": 20},
+        "metric": "python:tests.tasks.purify_training:make_metric",
+        "attacks": ATTACKS,
+        "model": "residual-fcn",
+        "training": {"epochs": 3, "peak_lr": 3e-3, "crop": 24, "average_decay": 0.8},
+        "batch": 8,
+        "evaluate_every": 2,
+        "compute": {"threads": 1, "device": "cpu"},
+    }
+    for name, value in changes.items():
+        old = base.get(name)
+        merge = isinstance(value, dict) and isinstance(old, dict) and "kind" not in value
+        base[name] = {**old, **value} if merge else value
+    return base
+
+
+def begun(folder: Path, **changes: Any) -> Trainer:
+    return Trainer(parse(PurifyTrainSpec, content(**changes), "spec"), folder, str(folder / "s"))
+
+
+def trainer(folder: Path, **changes: Any) -> Trainer:
+    made = begun(folder, **changes)
+    made.check()
+    made.ingest("dataset")
+    made.ingest("held_out")
+    made.check_images()
+    return made
+
+
+def finish(training: Trainer) -> Card:
+    for epoch in range(training.epochs_done() + 1, training.recipe.epochs + 1):
+        training.advance(epoch)
+    return export(training)
