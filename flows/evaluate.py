@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import embedded
 from flows.artifacts import ProgressArtifact, publish
+from flows.names import run_name
 from flows.progress import Progress
 from flows.report import render
 from flows.schedule import chunk_order, drive
@@ -122,12 +121,7 @@ def prepare_root(store: str) -> Path:
     return root
 
 
-def _run_name() -> str:
-    parameters = flow_run.get_parameters()
-    return f"{Path(str(parameters['spec'])).stem}/{datetime.now(UTC):%Y-%m-%d %H:%M}"
-
-
-@flow(name="evaluate", flow_run_name=_run_name, validate_parameters=True)
+@flow(name="evaluate", flow_run_name=run_name, validate_parameters=True)
 def evaluate(
     spec: str,
     store: str = "image-defender-store",

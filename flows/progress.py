@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from rich import progress as bars
 from rich.console import Console
@@ -22,7 +22,28 @@ def in_words(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
-class Progress:
+class OnTerminal:
+    """Bars that are shown while this is entered, where there is a terminal."""
+
+    _console: Console
+    _bars: bars.Progress
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._console.is_terminal:
+            self._bars.stop()
+
+
+class Progress(OnTerminal):
     """Shows how far a run is and how long it will take.
 
     Args:
@@ -49,7 +70,7 @@ class Progress:
         self._ids: dict[str, bars.TaskID] = {}
         self._last = time.monotonic()
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         for kind in KINDS:
             nodes = [node for node in self.state.plan if node.kind == kind]
             if nodes:
@@ -57,17 +78,7 @@ class Progress:
                 done = sum(1 for name, _ in self.state.done if name in names)
                 total = sum(len(self.state.indices(node)) for node in nodes)
                 self._ids[kind] = self._bars.add_task(kind, total=total, completed=done, left="")
-        if self._console.is_terminal:
-            self._bars.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bars.stop()
+        return super().__enter__()
 
     def finished(self, work: Work, receipt: dict[str, Any]) -> None:
         """Note a finished chunk and the seconds it took."""

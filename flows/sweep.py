@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_table_artifact
-from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import embedded
 from flows.artifacts import ProgressArtifact, artifact_key, publish_page
 from flows.evaluate import Prepared, make_chunks, prepare_root, task_runner, worker_count
+from flows.names import run_name
 from flows.progress import Progress
 from flows.sweep_page import render
 from flows.sweep_progress import SweepProgress
@@ -124,12 +123,7 @@ def _finished(opened: Opened) -> SweepOutcome | None:
     return None if summary is None else SweepOutcome(found.folder, summary, 0, 0)
 
 
-def _run_name() -> str:
-    parameters = flow_run.get_parameters()
-    return f"{Path(str(parameters['spec'])).stem}/{datetime.now(UTC):%Y-%m-%d %H:%M}"
-
-
-@flow(name="sweep", flow_run_name=_run_name, validate_parameters=True)
+@flow(name="sweep", flow_run_name=run_name, validate_parameters=True)
 def sweep(
     spec: str,
     store: str = "image-defender-store",

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
 from typing import Any
 
 from rich import progress as bars
 from rich.console import Console
 from rich.markup import escape
 
-from flows.progress import in_words
+from flows.progress import OnTerminal, in_words
 from tasks.sweep_figures import feasible, value_of
 from tasks.sweep_specs import SweepSpec
 from tasks.sweep_study import Tried
 
 
-class SweepProgress:
+class SweepProgress(OnTerminal):
     """Shows each finished trial and estimates the time that is left.
 
     Args:
@@ -41,20 +40,6 @@ class SweepProgress:
         )
         self._trials = self._bars.add_task("trials", total=self.total, completed=done, left="")
         self._chunks = self._bars.add_task("chunks", total=None, left="")
-
-    def __enter__(self) -> SweepProgress:
-        if self._console.is_terminal:
-            self._bars.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._console.is_terminal:
-            self._bars.stop()
 
     def begin(self, chunks: int) -> None:
         """Note that a trial begins, and how many chunks it takes."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,11 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
-from prefect.runtime import flow_run
 from prefect.tasks import exponential_backoff
 
 from flows import embedded
 from flows.artifacts import artifact_key
+from flows.names import run_name
 from flows.train_progress import TrainProgress
 from storage.files import check_writable, exclusive
 from tasks.card_words import words_of
@@ -165,12 +164,7 @@ def export_weights(call: Call) -> Card:
     return export(trainer(*call))
 
 
-def _run_name() -> str:
-    parameters = flow_run.get_parameters()
-    return f"{Path(str(parameters['spec'])).stem}/{datetime.now(UTC):%Y-%m-%d %H:%M}"
-
-
-@flow(name="train", flow_run_name=_run_name, validate_parameters=True)
+@flow(name="train", flow_run_name=run_name, validate_parameters=True)
 def train(
     spec: str,
     store: str = "image-defender-store",

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
 from typing import Any
 
 from rich import progress as bars
 from rich.console import Console
 
-from flows.progress import in_words
+from flows.progress import OnTerminal, in_words
 
 WORDS = {"dataset": "decode", "held_out": "decode held-out", "train": "train"}
 
@@ -22,7 +21,7 @@ NOTES = {
 """What is told of an epoch beside its loss, where the record has it."""
 
 
-class TrainProgress:
+class TrainProgress(OnTerminal):
     """Shows how far a training is and how long it will take.
 
     Args:
@@ -44,20 +43,6 @@ class TrainProgress:
         self._ids: dict[str, bars.TaskID] = {}
         self._began: dict[str, tuple[float, int]] = {}
         self._last = time.monotonic()
-
-    def __enter__(self) -> TrainProgress:
-        if self._console.is_terminal:
-            self._bars.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._console.is_terminal:
-            self._bars.stop()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Note that so many steps of a stage are finished."""

@@ -11,7 +11,6 @@ import torch
 from defender.distortions import DISTORTIONS, LEVELS
 from defender.norms import to_uint8
 from defender.quality_labels import likeness
-from storage.ledger import digest_of
 from tasks.chunk import Chunk, Made
 from tasks.nodes import Node
 
@@ -50,7 +49,7 @@ def distort_node(names: Sequence[str]) -> Node:
         "distortions": [[repr(DISTORTIONS[name]), DISTORTIONS[name].version] for name in names],
         "names": list(names),
     }
-    return Node("distort", "distort", digest_of(config)[:24], {"images": "ingest"}, config=config)
+    return Node("distort", "distort", {"images": "ingest"}, config=config)
 
 
 def distort(chunk: Chunk) -> Made:

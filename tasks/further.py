@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from storage.ledger import digest_of
 from tasks.nodes import RULES, Node
 from tasks.specs import label_of
 from tasks.workbench import Workbench
@@ -35,13 +34,10 @@ def _answers(
 ) -> Iterator[Node]:
     for label, model in bench.others.items():
         config = {"kind": "answer", "rules": RULES["answer"], "model": repr(model), **rule}
-        if bench.pipeline is not None:
-            config["pipeline"] = repr(bench.pipeline)
         for source, attack in sources:
             yield Node(
                 f"answer/{attack}/{label}",
                 "answer",
-                digest_of(config)[:24],
                 {"images": source},
                 attack=attack,
                 subject=label,
@@ -72,7 +68,6 @@ def _certificates(
                 yield Node(
                     f"certify/{attack}/{label}",
                     "certify",
-                    digest_of(config)[:24],
                     {"images": source},
                     position,
                     attack=attack,
@@ -112,7 +107,6 @@ def _maps(
         yield Node(
             name,
             "explain",
-            digest_of(config)[:24],
             inputs,
             attack=attack,
             purifier=purifier,

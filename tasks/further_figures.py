@@ -164,10 +164,13 @@ def _similarity(
         return None
     values: list[float] = []
     for index in summary.state.indices(node):
-        for pixels in _maps(summary, node, index):
-            heat = torch.from_numpy(pixels[:1]).double() / 255
-            same = heat.shape[1:] == mean.shape
-            values.append(float(maps.pearson(heat, mean[None])) if same else float("nan"))
+        found = [pixels[0] for pixels in _maps(summary, node, index)]
+        part = np.full(len(found), np.nan)
+        same = [place for place, heat in enumerate(found) if heat.shape == mean.shape]
+        if same:
+            heat = torch.from_numpy(np.stack([found[place] for place in same])).double() / 255
+            part[same] = maps.pearson(heat, mean[None]).numpy()
+        values += part.tolist()
     return np.array(values)
 
 

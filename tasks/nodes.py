@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
+
+from storage.ledger import digest_of
 
 RULES = {
     "ingest": 1,
@@ -33,19 +36,17 @@ class Node:
         name: unique within the plan; what status and progress show.
         kind: ``ingest``, ``target``, ``fit``, ``strength``, ``attack``, ``detect``, ``purify``,
             ``score``, ``answer``, ``certify`` or ``explain``.
-        fingerprint: name of the stage's folder in the store.
         inputs: node that supplies each input, by role.
         position: index of the algorithm in its list of the specification; -1 for none.
         attack, detector, purifier: labels this node stands for.
         subject: label of the other model or of the certifier that is asked.
-        config: what the fingerprint was made of.
+        config: everything that results depend on besides the inputs.
         gathers: 0 for a stage that works chunk by chunk; else the number of chunks of its inputs
             that its one result, chunk 0, is made of.
     """
 
     name: str
     kind: str
-    fingerprint: str
     inputs: dict[str, str] = field(default_factory=dict)
     position: int = -1
     attack: str = "none"
@@ -54,3 +55,8 @@ class Node:
     subject: str = "none"
     config: dict[str, Any] = field(default_factory=dict)
     gathers: int = 0
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Name of the stage's folder in the store."""
+        return digest_of(self.config)[:24]

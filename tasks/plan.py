@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from storage.ledger import digest_of
 from tasks.datasets import Dataset
 from tasks.errors import SpecError
 from tasks.further import further
@@ -22,7 +21,7 @@ from tasks.workbench import Workbench
 def ingest_node(dataset: Dataset) -> Node:
     """The stage that decodes a dataset; every kind of run over it shares this one."""
     config = {"kind": "ingest", "rules": RULES["ingest"], **dataset.identity()}
-    return Node("ingest", "ingest", digest_of(config)[:24], config=config)
+    return Node("ingest", "ingest", config=config)
 
 
 class Plan:
@@ -101,7 +100,6 @@ class Plan:
                 Node(
                     f"attack/{label}",
                     "attack",
-                    digest_of(config)[:24],
                     inputs,
                     position,
                     attack=label,
@@ -120,12 +118,11 @@ class Plan:
             "decode": bench.dataset.identity()["decode"],
             **({} if pool is None else pool.identity()),
         }
-        fingerprint = digest_of(config)[:24]
         for node in self._of("target"):
-            if node.fingerprint == fingerprint:
+            if node.config == config:
                 return node.name
         name = f"target/{label}"
-        self._add(Node(name, "target", fingerprint, {"images": "ingest"}, position, config=config))
+        self._add(Node(name, "target", {"images": "ingest"}, position, config=config))
         return name
 
     def _asked(self, bench: Workbench, position: int) -> str | None:
@@ -159,7 +156,6 @@ class Plan:
             Node(
                 f"fit/{label}",
                 "fit",
-                digest_of(config)[:24],
                 {"images": "ingest"} if images is None else {},
                 position,
                 attack=label,
@@ -192,7 +188,6 @@ class Plan:
             Node(
                 f"strength/{label}",
                 "strength",
-                digest_of(config)[:24],
                 {"images": "ingest", **fitted},
                 position,
                 attack=label,
@@ -228,7 +223,6 @@ class Plan:
                     Node(
                         f"purify/{attack}/{label}",
                         "purify",
-                        digest_of(config)[:24],
                         inputs,
                         position,
                         attack=attack,
@@ -248,7 +242,6 @@ class Plan:
                     Node(
                         f"detect/{attack}/{label}",
                         "detect",
-                        digest_of(config)[:24],
                         {"images": source, "clean": "ingest"},
                         position,
                         attack=attack,
@@ -268,7 +261,6 @@ class Plan:
             **({"likeness": 1} if bench.has_metric and "quality" in bench.spec.metrics else {}),
             **{name: common[name] for name in ("batch", "device")},
         }
-        fingerprint = digest_of(config)[:24]
         purified = [(n.name, n.attack, n.purifier, n.inputs["images"]) for n in self._of("purify")]
         plain = [(source, attack, "none", source) for source, attack in self._sources()]
         for source, attack, purifier, before in plain + purified:
@@ -279,7 +271,6 @@ class Plan:
                 Node(
                     f"score/{attack}/{purifier}",
                     "score",
-                    fingerprint,
                     inputs,
                     attack=attack,
                     purifier=purifier,

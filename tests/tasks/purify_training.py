@@ -13,6 +13,7 @@ from tasks.train_specs import PurifyTrainSpec
 from tasks.training import Trainer
 from tasks.training_tasks import Card
 from tests import cases
+from tests.merging import merged
 
 SHAPES = {"kind": "builtin:shapes", "chunk_size": 16}
 ATTACKS = [
@@ -44,11 +45,7 @@ def content(**changes: Any) -> dict[str, Any]:
         "evaluate_every": 2,
         "compute": {"threads": 1, "device": "cpu"},
     }
-    for name, value in changes.items():
-        old = base.get(name)
-        merge = isinstance(value, dict) and isinstance(old, dict) and "kind" not in value
-        base[name] = {**old, **value} if merge else value
-    return base
+    return merged(base, changes)
 
 
 def begun(folder: Path, **changes: Any) -> Trainer:

@@ -12,6 +12,7 @@ from tasks.model_card import export, weights_path
 from tasks.spec_files import parse
 from tasks.train_specs import TrainSpec
 from tasks.training import Trainer
+from tests.merging import merged
 
 EPOCHS = 3
 COUNT = 300
@@ -35,11 +36,7 @@ def content(**changes: Any) -> dict[str, Any]:
         "batch": BATCH,
         "compute": {"threads": 1, "device": "cpu"},
     }
-    for name, value in changes.items():
-        old = base.get(name)
-        merge = isinstance(value, dict) and isinstance(old, dict) and "kind" not in value
-        base[name] = {**old, **value} if merge else value
-    return base
+    return merged(base, changes)
 
 
 def write_spec(folder: Path, **changes: Any) -> Path:
