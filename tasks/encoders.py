@@ -1,0 +1,257 @@
+"""Face encoders from public checkpoints, from trainings here, or from the user's own code.
+
+Checkpoints are read as safetensors or with a weights-only load; nothing is ever unpickled freely.
+No weights come with the package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field, PositiveInt, model_validator
+from torch import Tensor, nn
+
+from defender.models.face_encoder import FaceEncoder, Fit, Normalisation
+from defender.models.faces import (
+    InceptionResnetV1,
+    MobileFaceNet,
+    iresnet18,
+    iresnet34,
+    iresnet50,
+    iresnet100,
+)
+from tasks.errors import ModelError
+from tasks.models import (
+    attribute_of,
+    check_state,
+    digest_bytes,
+    digest_state,
+    freeze,
+    load_state,
+    read_bytes,
+    read_pickled,
+    read_safetensors,
+    source_of,
+    user_network,
+)
+from tasks.specs import Strict
+
+NAME, WEIGHTS, SIDE = "encoder.name", "encoder.weights", "encoder.side"
+NESTED = ("state_dict", "model_state_dict", "model", "backbone", "encoder", "network", "net")
+"""Keys under which a checkpoint may hold the state dict."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network whose public checkpoints load as they are.
+
+    Args:
+        factory: makes the network for images of a height and width.
+        side: height and width of the images that public weights are for.
+        normalisation: how public weights were trained.
+        doc: one line for listings.
+        heads: tensors of public files that classify people, not part of the encoder.
+    """
+
+    factory: Callable[[int], nn.Module]
+    side: int
+    normalisation: Normalisation
+    doc: str
+    heads: tuple[str, ...] = field(default=())
+
+
+ENCODERS: dict[str, Architecture] = {
+    "mobilefacenet": Architecture(
+        MobileFaceNet, 112, "imagenet", "foamliu/MobileFaceNet, 112 x 112, 128-d, 1.0 M parameters"
+    ),
+    "iresnet18": Architecture(
+        iresnet18, 112, "half", "InsightFace IResNet-18, 112 x 112, 512-d, 24 M parameters"
+    ),
+    "iresnet34": Architecture(
+        iresnet34, 112, "half", "InsightFace IResNet-34, 112 x 112, 512-d, 34 M parameters"
+    ),
+    "iresnet50": Architecture(
+        iresnet50, 112, "half", "InsightFace IResNet-50, 112 x 112, 512-d, 44 M parameters"
+    ),
+    "iresnet100": Architecture(
+        iresnet100, 112, "half", "InsightFace IResNet-100, 112 x 112, 512-d, 65 M parameters"
+    ),
+    "facenet": Architecture(
+        lambda side: InceptionResnetV1(),
+        160,
+        "facenet",
+        "facenet-pytorch InceptionResnetV1, 160 x 160, 512-d, 23 M parameters",
+        ("logits.weight", "logits.bias"),
+    ),
+}
+
+OTHER_ENCODERS = {
+    "python:<module>:<factory>": "your own encoder, a torch module; give its state dict as weights",
+}
+
+
+class EncoderSpec(Strict):
+    """Which face encoder tells people apart, and how images are prepared for it.
+
+    ``name`` is an architecture with its checkpoint as ``weights``, or
+    ``python:<module>:<factory>``.
+    """
+
+    name: str
+    weights: str | None = Field(default=None, description="state dict, .safetensors or .pt")
+    label: str | None = None
+    side: PositiveInt | None = Field(
+        default=None, description="height and width that the network sees; none: as known"
+    )
+    normalisation: Normalisation | None = Field(
+        default=None, description="how values are normalised; none: as the weights were trained"
+    )
+    fit: Fit = Field(default="stretch", description="whether images keep their aspect")
+    scale: float = Field(
+        default=1.0, gt=0, le=1, description="share of height and width that the image fills"
+    )
+    flip: bool = Field(default=False, description="add the embedding of the mirror image")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+def make_network(name: str, side: int | None = None) -> nn.Module:
+    """An architecture of :data:`ENCODERS` with fresh weights.
+
+    Args:
+        name: of the architecture.
+        side: height and width of the images; none: that of public weights.
+
+    Raises:
+        ModelError: for an unknown name, or a side that the architecture cannot take.
+    """
+    if name not in ENCODERS:
+        raise ModelError(f"{NAME}: expected one of {', '.join(ENCODERS)}, got {name!r}")
+    known = ENCODERS[name]
+    try:
+        return known.factory(side or known.side)
+    except ValueError as error:
+        raise ModelError(f"{SIDE}: {error}") from None
+
+
+def read_encoder_state(path: Path, heads: tuple[str, ...] = ()) -> dict[str, Tensor]:
+    """Read the state dict of a face encoder as public checkpoints hold it.
+
+    It may lie under a key such as ``state_dict``, and names may begin with ``module.``, as they do
+    after a training on several devices.
+
+    Args:
+        path: a .safetensors file, or what torch saved.
+        heads: names that are left out.
+
+    Raises:
+        ModelError: where the file is absent, damaged, or holds no tensors.
+    """
+    data = read_bytes(path, WEIGHTS)
+    content: Any
+    if path.suffix == ".safetensors":
+        content = read_safetensors(data, path, WEIGHTS)
+    else:
+        content = read_pickled(data, path, "a state dict of tensors only", WEIGHTS)
+    while isinstance(content, Mapping):
+        inner = next((content[k] for k in NESTED if isinstance(content.get(k), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    state = check_state(content, path, WEIGHTS)
+    while state and all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): value for name, value in state.items()}
+    return {name: value for name, value in state.items() if name not in heads}
+
+
+def load_encoder(spec: EncoderSpec, folder: Path, device: torch.device) -> FaceEncoder:
+    """Make the face encoder that a specification names, ready to be asked or differentiated.
+
+    Args:
+        spec: which encoder.
+        folder: folder of the specification, against which paths and modules are resolved.
+        device: where it runs.
+
+    Returns:
+        A module in evaluation mode that maps images (n, c, h, w) in [0, 1] to embeddings of length
+        one; its ``repr`` is ``name@digest``; its parameters ask for no gradients.
+
+    Raises:
+        ModelError: naming the field and what was expected.
+    """
+    source = ""
+    heads: tuple[str, ...] = ()
+    if spec.name in ENCODERS:
+        known = ENCODERS[spec.name]
+        network, heads = make_network(spec.name, spec.side), known.heads
+        side = spec.side or known.side
+        size, normalisation = (side, side), spec.normalisation or known.normalisation
+        if spec.weights is None:
+            raise ModelError(f"{WEIGHTS}: expected the checkpoint of {spec.name}, got nothing")
+    elif spec.name.startswith("python:"):
+        network = user_network(spec.name, folder, NAME)
+        size = _stated_size(network, spec)
+        normalisation = spec.normalisation or "none"
+        factory = attribute_of(spec.name.removeprefix("python:"), folder, NAME)
+        source = digest_bytes(source_of(factory))
+    else:
+        expected = ", ".join([*ENCODERS, *OTHER_ENCODERS])
+        raise ModelError(f"{NAME}: expected one of {expected}, got {spec.name!r}")
+    if spec.weights is not None:
+        state = read_encoder_state(folder / spec.weights, heads)
+        load_state(network, state, spec.weights, WEIGHTS)
+    prepared = (size, normalisation, spec.fit, spec.scale, spec.flip)
+    made_of = [digest_state(network.state_dict()), str(network), str(prepared), source]
+    try:
+        encoder = FaceEncoder(
+            network,
+            size,
+            normalisation,
+            flip=spec.flip,
+            fit=spec.fit,
+            scale=spec.scale,
+            name=spec.label or spec.name,
+            digest=digest_bytes("\n".join(made_of).encode()),
+        )
+    except ValueError as error:
+        raise ModelError(f"encoder: {error}") from None
+    freeze(encoder, device)
+    _probe(encoder, spec, device)
+    return encoder
+
+
+def _stated_size(network: nn.Module, spec: EncoderSpec) -> tuple[int, int]:
+    if spec.side is not None:
+        return (spec.side, spec.side)
+    stated = getattr(network, "input_size", None)
+    try:
+        height, width = (int(side) for side in stated)  # type: ignore[union-attr]
+    except (TypeError, ValueError):
+        raise ModelError(
+            f"{SIDE}: expected the height and width that {spec.name} sees, because it states no "
+            f"input_size; got {stated!r}"
+        ) from None
+    return (height, width)
+
+
+def _probe(encoder: FaceEncoder, spec: EncoderSpec, device: torch.device) -> None:
+    """Embed a picture, so that what is no encoder is refused before a run starts."""
+    picture = torch.full((1, 3, *encoder.input_size), 0.5, device=device)
+    try:
+        with torch.no_grad():
+            embedding = encoder(picture)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        reason = str(error).split("\n", 1)[0]
+        raise ModelError(f"{NAME}: {spec.name} cannot embed a picture: {reason}") from None
+    if embedding.ndim != 2 or not bool(torch.isfinite(embedding).all()):
+        raise ModelError(
+            f"{NAME}: expected finite embeddings (n, d) of {spec.name}, "
+            f"got {tuple(embedding.shape)}"
+        )
