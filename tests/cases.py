@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from defender.attacks import (
     AMIFGSM,
+    APGD,
     FGSM,
     IFGSM,
     MADC,
@@ -222,6 +223,10 @@ ATTACK_CASES: list[Any] = [
     PGD(0.03, 0.01, 5, random_start=False),
     PGD(0.5, 0.2, 5, norm="l2", restarts=2),
     Square(8 / 255, 60),
+    APGD(0.03, 8),
+    APGD(0.5, 8, norm="l2", restarts=2, loss="ce"),
+    APGD(0.03, 8, loss="dlr"),
+    APGD(0.03, 8, loss="dlr-targeted", targets=2),
     MIFGSM(),
     MIFGSM(0.03, 5, 0.5),
     AMIFGSM(),

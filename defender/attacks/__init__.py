@@ -6,6 +6,7 @@ from typing import Any
 
 from defender.attacks.adaptive_scaling import AdaptiveScaling
 from defender.attacks.amifgsm import AMIFGSM
+from defender.attacks.apgd import APGD
 from defender.attacks.colour_filter import AdvCF
 from defender.attacks.control_patch import ControlPatch
 from defender.attacks.corruption import Corruption
@@ -27,6 +28,7 @@ ATTACKS: dict[str, type[Any]] = {
     "AdaptiveScaling": AdaptiveScaling,
     "AdvCF": AdvCF,
     "AMIFGSM": AMIFGSM,
+    "APGD": APGD,
     "ControlPatch": ControlPatch,
     "Corruption": Corruption,
     "FGSM": FGSM,
@@ -46,6 +48,7 @@ ATTACKS: dict[str, type[Any]] = {
 
 __all__ = [
     "AMIFGSM",
+    "APGD",
     "ATTACKS",
     "FGSM",
     "IFGSM",

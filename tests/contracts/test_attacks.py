@@ -12,6 +12,7 @@ import torch
 
 from defender.attacks import ATTACKS
 from defender.boxes import box_mask
+from defender.margins import margin
 from defender.norms import from_uint8, quantise_within, to_uint8
 from defender.objectives import Misclassify, RaiseScore
 from defender.strength import strength_name, with_strength
@@ -31,18 +32,31 @@ def that(promises: Callable[[Any], bool]) -> pytest.MarkDecorator:
 
 
 attacks = pytest.mark.parametrize("attack", cases.ATTACK_CASES, ids=repr)
+
+
+def scores_alone(attack: Any) -> bool:
+    """Whether any score will do, without a notion of success or logits behind it."""
+    return getattr(attack, "needs", "score") == "score"
+
+
 hostile = that(lambda attack: attack.threat not in CALM)
 bounded = that(lambda attack: attack.budget in NORMS)
 scaling = that(lambda attack: attack.budget == "scaling")
 # was made for many images at once, and asks nothing about the one that it changes
 fitted = that(lambda attack: attack.threat not in CALM and hasattr(attack, "perturbation"))
-asking = that(lambda attack: attack.threat not in CALM and not hasattr(attack, "perturbation"))
+asking = that(
+    lambda attack: (
+        attack.threat not in CALM and not hasattr(attack, "perturbation") and scores_alone(attack)
+    )
+)
+informed = that(lambda attack: not scores_alone(attack))
 # climbs any objective by changing values, within a norm or freely
 climbing = that(
     lambda attack: (
         attack.threat not in CALM
         and attack.budget in (*NORMS, "none")
         and not hasattr(attack, "perturbation")
+        and scores_alone(attack)
     )
 )
 adjustable = that(lambda attack: attack.threat not in CALM and attack.budget in (*NORMS, "none"))
@@ -138,6 +152,22 @@ def test_raises_the_objective_also_of_the_stored_image(attack: Any) -> None:
     stored = quantise_within(result, images, norm=norm, epsilon=epsilon)
     assert (objective(result) > objective(images)).all()
     assert (objective(from_uint8(stored)) > objective(images)).all()
+
+
+@informed
+def test_comes_nearer_to_its_aim(attack: Any) -> None:
+    objective, images, result = cases.objective(attack), cases.images(), attacked(attack)
+    before, after = margin(objective, images), margin(objective, result)
+    assert (after > before)[before <= 0].all()
+    assert (after > 0).sum() > (before > 0).sum() > 0
+    if attack.needs == "margin":  # there is nothing left to do where the aim is reached
+        assert torch.equal(result[before > 0], images[before > 0])
+
+
+@informed
+def test_names_an_objective_that_is_not_about_a_classifier(attack: Any) -> None:
+    with pytest.raises(TypeError, match=r"RaiseScore\(metric=smooth-quality\)"):
+        attack(cases.images(), RaiseScore(cases.QUALITY), seeds=cases.seeds())
 
 
 @fitted
@@ -259,9 +289,15 @@ def test_names_an_objective_whose_gradient_is_not_finite(attack: Any) -> None:
     def broken(images: torch.Tensor) -> torch.Tensor:
         return (images - images).sqrt().sum(dim=(1, 2, 3))
 
+    def broken_logits(images: torch.Tensor) -> torch.Tensor:
+        return broken(images).unsqueeze(1) + torch.arange(5.0, 0.0, -1.0)
+
+    objective: Any = broken
+    if not scores_alone(attack):
+        objective = Misclassify(broken_logits, torch.zeros(8, dtype=torch.int64))
     if attack.threat != "query":
         with pytest.raises(FloatingPointError, match="broken"):
-            attack(cases.images(), broken, seeds=cases.seeds())
+            attack(cases.images(), objective, seeds=cases.seeds())
 
 
 @hostile
