@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from defender.quality_labels import BEST
+from tasks.prior_words import PriorWords
 from tasks.purify_words import PurifyWords
 from tasks.training_tasks import Card
 
@@ -158,6 +159,7 @@ WORDS: dict[str, Words] = {
     "classify": ClassifierWords(),
     "quality": QualityWords(),
     "purify": PurifyWords(),
+    "prior": PriorWords(),
 }
 """The words of a card, by its task."""
 

@@ -9,7 +9,9 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from defender.diffusion.schedule import NoiseSchedule
 from defender.distortions import DISTORTIONS, TRAINED
+from defender.prior_training import PriorTraining
 from defender.purifier_training import PurifierTraining
 from defender.quality_training import QualityTraining
 from defender.scaling import Pipeline
@@ -262,10 +264,50 @@ class PurifyTrainSpec(TrainingSpec):
         return self
 
 
+class ScheduleSpec(Strict):
+    """The noise levels: the parameters of :class:`defender.diffusion.schedule.NoiseSchedule`."""
+
+    steps: int = Field(default=1000, ge=1, le=100_000)
+    first: float = Field(default=1e-4, gt=0, lt=1)
+    last: float = Field(default=0.02, gt=0, lt=1)
+
+    def schedule(self) -> NoiseSchedule:
+        """The noise levels with these parameters."""
+        return NoiseSchedule(**self.model_dump())
+
+
+class PriorRecipeSpec(Strict):
+    """The recipe: the parameters of :class:`defender.prior_training.PriorTraining`."""
+
+    epochs: int = Field(default=100, ge=1, le=100_000)
+    peak_lr: float = Field(default=1e-3, gt=0)
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    flip: bool = True
+    low_share: float = Field(default=0.0, ge=0, le=1, description="images of a low step")
+    low_steps: int = Field(default=250, ge=1)
+    average_decay: float = Field(default=0.999, ge=0, lt=1)
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    def recipe(self) -> PriorTraining:
+        """The algorithm with these parameters."""
+        return PriorTraining(**self.model_dump())
+
+
+class PriorTrainSpec(TrainingSpec):
+    """The training of a diffusion model: images, a network that predicts noise, a recipe."""
+
+    task: Literal["prior"]
+    model: str = Field(description="small-prior, ddpm-cifar10 or python:<module>:<factory>")
+    schedule: ScheduleSpec = ScheduleSpec()
+    training: PriorRecipeSpec = PriorRecipeSpec()
+
+
 KINDS: dict[str, type[TrainingSpec]] = {
     "classify": TrainSpec,
     "quality": QualityTrainSpec,
     "purify": PurifyTrainSpec,
+    "prior": PriorTrainSpec,
 }
 """Specifications by their field ``task``."""
 

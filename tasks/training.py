@@ -21,9 +21,11 @@ from tasks.classifier_task import ClassifierTask
 from tasks.devices import choose_device, cores, prepare
 from tasks.errors import SpecError
 from tasks.models import digest_state, load_state
+from tasks.prior_task import PriorTask
 from tasks.purify_task import PurifyTask
 from tasks.quality_task import QualityTask
 from tasks.train_specs import (
+    PriorTrainSpec,
     PurifyTrainSpec,
     QualityTrainSpec,
     TrainingSpec,
@@ -40,6 +42,7 @@ TASKS: dict[type[TrainingSpec], Callable[[Any, Path, str], TrainingTask]] = {
     TrainSpec: ClassifierTask,
     QualityTrainSpec: QualityTask,
     PurifyTrainSpec: PurifyTask,
+    PriorTrainSpec: PriorTask,
 }
 """What is particular to a training, by its specification."""
 

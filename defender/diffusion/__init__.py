@@ -1,0 +1,1 @@
+"""Diffusion models as priors of images: noise schedules and samplers."""
