@@ -12,12 +12,13 @@ from flows import engine
 
 engine.settle()
 
-from benchmarks import attack_speed, memory, pipeline, scaling  # noqa: E402
+from benchmarks import attack_speed, iwmf, memory, pipeline, scaling  # noqa: E402
 
 BENCHMARKS = {
     "attack": attack_speed.run,
     "pipeline": pipeline.run,
     "memory": memory.run,
+    "iwmf": iwmf.run,
     "scaling": scaling.run,
 }
 

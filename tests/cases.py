@@ -57,6 +57,7 @@ from defender.models.fcn import fcn, residual_fcn
 from defender.norms import from_uint8
 from defender.objectives import Misclassify, RaiseScore, ScaleTo
 from defender.purifiers import (
+    IWMF,
     JPEG,
     AreaScaling,
     Average,
@@ -344,6 +345,8 @@ PURIFIER_CASES: list[Any] = [
     RandomCrop(8),
     Resize(),
     Upscale(),
+    IWMF(),
+    IWMF(0.25, 2, shared=True),
     Learned(image_network()),
     MaskInpaint(detector=PatchEnergy(largest=1.0, threshold=-20.0)),
     MaskInpaint("mean", detector=PatchEnergy(largest=1.0, threshold=-20.0)),

@@ -13,6 +13,7 @@ from defender.purifiers.filters import JPEG, BitDepth, Gaussian, Median
 from defender.purifiers.gaussian_noise import GaussianNoise
 from defender.purifiers.geometric import Flip, RandomCrop, Rotate
 from defender.purifiers.inpaint import MaskInpaint
+from defender.purifiers.iwmf import IWMF
 from defender.purifiers.learned import Learned
 from defender.purifiers.non_local_means import NonLocalMeans
 from defender.purifiers.presets import PRESETS
@@ -52,6 +53,7 @@ PURIFIERS: dict[str, type[Any]] = {
     "RandomCrop": RandomCrop,
     "Resize": Resize,
     "Upscale": Upscale,
+    "IWMF": IWMF,
     "Learned": Learned,
     "MaskInpaint": MaskInpaint,
     "Sequence": Sequence,
@@ -59,6 +61,7 @@ PURIFIERS: dict[str, type[Any]] = {
 }
 
 __all__ = [
+    "IWMF",
     "JPEG",
     "PRESETS",
     "PURIFIERS",
