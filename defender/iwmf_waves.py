@@ -2,8 +2,8 @@
 
 A window is ready when it is the first remaining one at each of its pixels. The windows that are
 ready do not overlap, and every earlier window that overlaps one of them is done, so a wave of them
-gives to the bit what they give one after the other. With a side of 3 there are about 15 waves at
-0.25 windows a pixel and 23 at 0.4, with little regard to the size of the image.
+gives to the bit what they give one after the other. At a side of 3 and 112 x 112 pixels there are
+about 17 waves for 0.25 windows a pixel and 23 for 0.4; with the image their number grows slowly.
 """
 
 from __future__ import annotations
