@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from defender.attacks import (
     AMIFGSM,
     APGD,
+    FAB,
     FGSM,
     IFGSM,
     MADC,
@@ -26,6 +27,7 @@ from defender.attacks import (
     UAP,
     AdaptiveScaling,
     AdvCF,
+    AutoAttack,
     ControlPatch,
     Corruption,
     GridPatch,
@@ -57,6 +59,7 @@ from defender.models.fcn import fcn, residual_fcn
 from defender.norms import from_uint8
 from defender.objectives import Misclassify, RaiseScore, ScaleTo
 from defender.purifiers import (
+    DDRM,
     IWMF,
     JPEG,
     AreaScaling,
@@ -69,6 +72,7 @@ from defender.purifiers import (
     Flip,
     Gaussian,
     GaussianNoise,
+    IWMFDiff,
     Learned,
     MaskInpaint,
     Median,
@@ -91,6 +95,7 @@ from defender.purifiers import (
 from defender.scaling import Pipeline, Scaler
 from defender.types import Objective
 from defender.universal import Perturbation
+from tests.defender.priors import tiny_prior
 
 CLASSES = 5
 SIDE = 12
@@ -187,7 +192,12 @@ def objective(
     if attack.budget == "scaling":
         return ScaleTo(SCALER, targets(n, channels)[index])
     model = MODEL if channels == 3 else classifier(channels)
-    return Misclassify(model, labels(n)[index])
+    if getattr(attack, "needs", "score") == "score":
+        return Misclassify(model, labels(n)[index])
+    # images that are not misclassified yet, but for one
+    seen = model(images(n, channels)).argmax(1)
+    seen[0] = (seen[0] + 1) % CLASSES
+    return Misclassify(model, seen[index])
 
 
 def universal() -> Perturbation:
@@ -228,6 +238,11 @@ ATTACK_CASES: list[Any] = [
     APGD(0.5, 8, norm="l2", restarts=2, loss="ce"),
     APGD(0.03, 8, loss="dlr"),
     APGD(0.03, 8, loss="dlr-targeted", targets=2),
+    FAB(0.02, steps=10),
+    FAB(0.6, "l2", 10, restarts=2, targets=0),
+    AutoAttack(0.03, steps=6, targets=2, queries=40),
+    AutoAttack(0.6, "l2", steps=6, targets=2),
+    AutoAttack(0.03, variant="rand", steps=6, eot=2),
     MIFGSM(),
     MIFGSM(0.03, 5, 0.5),
     AMIFGSM(),
@@ -347,6 +362,9 @@ PURIFIER_CASES: list[Any] = [
     Upscale(),
     IWMF(),
     IWMF(0.25, 2, shared=True),
+    DDRM(tiny_prior(SIDE)),
+    DDRM(tiny_prior(16), 0.1, "symmetric"),
+    IWMFDiff(tiny_prior(SIDE), range="symmetric", size="image"),
     Learned(image_network()),
     MaskInpaint(detector=PatchEnergy(largest=1.0, threshold=-20.0)),
     MaskInpaint("mean", detector=PatchEnergy(largest=1.0, threshold=-20.0)),

@@ -7,9 +7,11 @@ from typing import Any
 from defender.attacks.adaptive_scaling import AdaptiveScaling
 from defender.attacks.amifgsm import AMIFGSM
 from defender.attacks.apgd import APGD
+from defender.attacks.autoattack import AutoAttack
 from defender.attacks.colour_filter import AdvCF
 from defender.attacks.control_patch import ControlPatch
 from defender.attacks.corruption import Corruption
+from defender.attacks.fab import FAB
 from defender.attacks.fgsm import FGSM
 from defender.attacks.grid_patch import GridPatch
 from defender.attacks.ifgsm import IFGSM
@@ -29,8 +31,10 @@ ATTACKS: dict[str, type[Any]] = {
     "AdvCF": AdvCF,
     "AMIFGSM": AMIFGSM,
     "APGD": APGD,
+    "AutoAttack": AutoAttack,
     "ControlPatch": ControlPatch,
     "Corruption": Corruption,
+    "FAB": FAB,
     "FGSM": FGSM,
     "GridPatch": GridPatch,
     "IFGSM": IFGSM,
@@ -50,6 +54,7 @@ __all__ = [
     "AMIFGSM",
     "APGD",
     "ATTACKS",
+    "FAB",
     "FGSM",
     "IFGSM",
     "MADC",
@@ -60,6 +65,7 @@ __all__ = [
     "UAP",
     "AdaptiveScaling",
     "AdvCF",
+    "AutoAttack",
     "ControlPatch",
     "Corruption",
     "GridPatch",
