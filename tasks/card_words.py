@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from defender.quality_labels import BEST
+from tasks.face_words import FaceWords
 from tasks.prior_words import PriorWords
 from tasks.purify_words import PurifyWords
 from tasks.training_tasks import Card
@@ -160,6 +161,7 @@ WORDS: dict[str, Words] = {
     "quality": QualityWords(),
     "purify": PurifyWords(),
     "prior": PriorWords(),
+    "face": FaceWords(),
 }
 """The words of a card, by its task."""
 

@@ -40,7 +40,6 @@ from tasks.models import (
 )
 from tasks.specs import Strict
 
-NAME, WEIGHTS, SIDE = "encoder.name", "encoder.weights", "encoder.side"
 NESTED = ("state_dict", "model_state_dict", "model", "backbone", "encoder", "network", "net")
 """Keys under which a checkpoint may hold the state dict."""
 
@@ -122,26 +121,29 @@ class EncoderSpec(Strict):
         return {"name": value} if isinstance(value, str) else value
 
 
-def make_network(name: str, side: int | None = None) -> nn.Module:
+def make_network(name: str, side: int | None = None, field: str = "encoder") -> nn.Module:
     """An architecture of :data:`ENCODERS` with fresh weights.
 
     Args:
         name: of the architecture.
         side: height and width of the images; none: that of public weights.
+        field: what the specification calls the encoder, for messages.
 
     Raises:
         ModelError: for an unknown name, or a side that the architecture cannot take.
     """
     if name not in ENCODERS:
-        raise ModelError(f"{NAME}: expected one of {', '.join(ENCODERS)}, got {name!r}")
+        raise ModelError(f"{field}.name: expected one of {', '.join(ENCODERS)}, got {name!r}")
     known = ENCODERS[name]
     try:
         return known.factory(side or known.side)
     except ValueError as error:
-        raise ModelError(f"{SIDE}: {error}") from None
+        raise ModelError(f"{field}.side: {error}") from None
 
 
-def read_encoder_state(path: Path, heads: tuple[str, ...] = ()) -> dict[str, Tensor]:
+def read_encoder_state(
+    path: Path, heads: tuple[str, ...] = (), field: str = "encoder.weights"
+) -> dict[str, Tensor]:
     """Read the state dict of a face encoder as public checkpoints hold it.
 
     It may lie under a key such as ``state_dict``, and names may begin with ``module.``, as they do
@@ -150,34 +152,38 @@ def read_encoder_state(path: Path, heads: tuple[str, ...] = ()) -> dict[str, Ten
     Args:
         path: a .safetensors file, or what torch saved.
         heads: names that are left out.
+        field: what the specification calls the file, for messages.
 
     Raises:
         ModelError: where the file is absent, damaged, or holds no tensors.
     """
-    data = read_bytes(path, WEIGHTS)
+    data = read_bytes(path, field)
     content: Any
     if path.suffix == ".safetensors":
-        content = read_safetensors(data, path, WEIGHTS)
+        content = read_safetensors(data, path, field)
     else:
-        content = read_pickled(data, path, "a state dict of tensors only", WEIGHTS)
+        content = read_pickled(data, path, "a state dict of tensors only", field)
     while isinstance(content, Mapping):
         inner = next((content[k] for k in NESTED if isinstance(content.get(k), Mapping)), None)
         if inner is None:
             break
         content = inner
-    state = check_state(content, path, WEIGHTS)
+    state = check_state(content, path, field)
     while state and all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): value for name, value in state.items()}
     return {name: value for name, value in state.items() if name not in heads}
 
 
-def load_encoder(spec: EncoderSpec, folder: Path, device: torch.device) -> FaceEncoder:
+def load_encoder(
+    spec: EncoderSpec, folder: Path, device: torch.device, field: str = "encoder"
+) -> FaceEncoder:
     """Make the face encoder that a specification names, ready to be asked or differentiated.
 
     Args:
         spec: which encoder.
         folder: folder of the specification, against which paths and modules are resolved.
         device: where it runs.
+        field: what the specification calls the encoder, for messages.
 
     Returns:
         A module in evaluation mode that maps images (n, c, h, w) in [0, 1] to embeddings of length
@@ -186,31 +192,47 @@ def load_encoder(spec: EncoderSpec, folder: Path, device: torch.device) -> FaceE
     Raises:
         ModelError: naming the field and what was expected.
     """
+    if spec.name in ENCODERS and spec.weights is None:
+        raise ModelError(f"{field}.weights: expected the checkpoint of {spec.name}, got nothing")
+    encoder = make_encoder(spec, folder, field)
+    freeze(encoder, device)
+    probe(encoder, spec.name, field)
+    return encoder
+
+
+def make_encoder(spec: EncoderSpec, folder: Path, field: str = "encoder") -> FaceEncoder:
+    """Make the face encoder that a specification names, as it is trained.
+
+    Args:
+        spec: which encoder; without ``weights`` an architecture has fresh ones.
+        folder: folder of the specification, against which paths and modules are resolved.
+        field: what the specification calls the encoder, for messages.
+
+    Raises:
+        ModelError: naming the field and what was expected.
+    """
     source = ""
     heads: tuple[str, ...] = ()
     if spec.name in ENCODERS:
         known = ENCODERS[spec.name]
-        network, heads = make_network(spec.name, spec.side), known.heads
+        network, heads = make_network(spec.name, spec.side, field), known.heads
         side = spec.side or known.side
         size, normalisation = (side, side), spec.normalisation or known.normalisation
-        if spec.weights is None:
-            raise ModelError(f"{WEIGHTS}: expected the checkpoint of {spec.name}, got nothing")
     elif spec.name.startswith("python:"):
-        network = user_network(spec.name, folder, NAME)
-        size = _stated_size(network, spec)
-        normalisation = spec.normalisation or "none"
-        factory = attribute_of(spec.name.removeprefix("python:"), folder, NAME)
+        network = user_network(spec.name, folder, f"{field}.name")
+        size, normalisation = _stated_size(network, spec, field), spec.normalisation or "none"
+        factory = attribute_of(spec.name.removeprefix("python:"), folder, f"{field}.name")
         source = digest_bytes(source_of(factory))
     else:
         expected = ", ".join([*ENCODERS, *OTHER_ENCODERS])
-        raise ModelError(f"{NAME}: expected one of {expected}, got {spec.name!r}")
+        raise ModelError(f"{field}.name: expected one of {expected}, got {spec.name!r}")
     if spec.weights is not None:
-        state = read_encoder_state(folder / spec.weights, heads)
-        load_state(network, state, spec.weights, WEIGHTS)
+        state = read_encoder_state(folder / spec.weights, heads, f"{field}.weights")
+        load_state(network, state, spec.weights, f"{field}.weights")
     prepared = (size, normalisation, spec.fit, spec.scale, spec.flip)
     made_of = [digest_state(network.state_dict()), str(network), str(prepared), source]
     try:
-        encoder = FaceEncoder(
+        return FaceEncoder(
             network,
             size,
             normalisation,
@@ -221,13 +243,39 @@ def load_encoder(spec: EncoderSpec, folder: Path, device: torch.device) -> FaceE
             digest=digest_bytes("\n".join(made_of).encode()),
         )
     except ValueError as error:
-        raise ModelError(f"encoder: {error}") from None
-    freeze(encoder, device)
-    _probe(encoder, spec, device)
-    return encoder
+        raise ModelError(f"{field}: {error}") from None
 
 
-def _stated_size(network: nn.Module, spec: EncoderSpec) -> tuple[int, int]:
+def probe(encoder: FaceEncoder, name: str, field: str = "encoder") -> int:
+    """Embed a picture, so that what is no encoder is refused before a run starts.
+
+    Args:
+        encoder: in evaluation mode.
+        name: what it is called in messages.
+        field: what the specification calls the encoder, for messages.
+
+    Returns:
+        The length of its embeddings.
+
+    Raises:
+        ModelError: where it gives none, or none that are finite.
+    """
+    picture = torch.full((1, 3, *encoder.input_size), 0.5, device=encoder.mean.device)
+    try:
+        with torch.no_grad():
+            embedding = encoder(picture)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        reason = str(error).split("\n", 1)[0]
+        raise ModelError(f"{field}.name: {name} cannot embed a picture: {reason}") from None
+    if embedding.ndim != 2 or not bool(torch.isfinite(embedding).all()):
+        raise ModelError(
+            f"{field}.name: expected finite embeddings (n, d) of {name}, "
+            f"got {tuple(embedding.shape)}"
+        )
+    return int(embedding.shape[1])
+
+
+def _stated_size(network: nn.Module, spec: EncoderSpec, field: str) -> tuple[int, int]:
     if spec.side is not None:
         return (spec.side, spec.side)
     stated = getattr(network, "input_size", None)
@@ -235,23 +283,7 @@ def _stated_size(network: nn.Module, spec: EncoderSpec) -> tuple[int, int]:
         height, width = (int(side) for side in stated)  # type: ignore[union-attr]
     except (TypeError, ValueError):
         raise ModelError(
-            f"{SIDE}: expected the height and width that {spec.name} sees, because it states no "
-            f"input_size; got {stated!r}"
+            f"{field}.side: expected the height and width that {spec.name} sees, because it "
+            f"states no input_size; got {stated!r}"
         ) from None
     return (height, width)
-
-
-def _probe(encoder: FaceEncoder, spec: EncoderSpec, device: torch.device) -> None:
-    """Embed a picture, so that what is no encoder is refused before a run starts."""
-    picture = torch.full((1, 3, *encoder.input_size), 0.5, device=device)
-    try:
-        with torch.no_grad():
-            embedding = encoder(picture)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        reason = str(error).split("\n", 1)[0]
-        raise ModelError(f"{NAME}: {spec.name} cannot embed a picture: {reason}") from None
-    if embedding.ndim != 2 or not bool(torch.isfinite(embedding).all()):
-        raise ModelError(
-            f"{NAME}: expected finite embeddings (n, d) of {spec.name}, "
-            f"got {tuple(embedding.shape)}"
-        )

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from defender.arcface import FaceTraining
 from defender.diffusion.schedule import NoiseSchedule
 from defender.distortions import DISTORTIONS, TRAINED
 from defender.prior_training import PriorTraining
@@ -17,6 +18,7 @@ from defender.quality_training import QualityTraining
 from defender.scaling import Pipeline
 from defender.spelling import parse_number
 from defender.training import ClassifierTraining
+from tasks.encoders import EncoderSpec
 from tasks.errors import SpecError
 from tasks.names import suggestion
 from tasks.spec_files import override, parse, read_content
@@ -303,11 +305,48 @@ class PriorTrainSpec(TrainingSpec):
     training: PriorRecipeSpec = PriorRecipeSpec()
 
 
+class FaceRecipeSpec(Strict):
+    """The recipe: the parameters of :class:`defender.arcface.FaceTraining`."""
+
+    epochs: int = Field(default=30, ge=1, le=100_000)
+    peak_lr: float = Field(default=1e-3, gt=0)
+    warmup: float = Field(default=0.2, ge=0, lt=1)
+    weight_decay: float = Field(default=0.05, ge=0)
+    margin: float = Field(default=0.5, ge=0, le=1.5, description="angle in radians")
+    scale: float = Field(default=64.0, gt=0, description="factor of the cosines")
+    padding: int = Field(default=0, ge=0)
+    flip: bool = True
+    cutout: int = Field(default=0, ge=0)
+    rotation: float = Field(default=0.0, ge=0, le=180, description="degrees, either way")
+    zoom: float = Field(default=0.0, ge=0, le=1)
+    gamma: float = Field(default=0.0, ge=0, le=2)
+    contrast: float = Field(default=0.0, ge=0, le=2)
+    brightness: float = Field(default=0.0, ge=0, le=1)
+    average_decay: float = Field(default=0.998, ge=0, lt=1)
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    def recipe(self) -> FaceTraining:
+        """The algorithm with these parameters."""
+        return FaceTraining(**self.model_dump())
+
+
+class FaceTrainSpec(TrainingSpec):
+    """The training of a face encoder: pictures of people, an encoder and a recipe.
+
+    Labels are people. ``held_out`` shows others, whom the encoder must tell apart unseen.
+    """
+
+    task: Literal["face"]
+    model: EncoderSpec = Field(description="encoder; its weights, if any, are the start")
+    training: FaceRecipeSpec = FaceRecipeSpec()
+
+
 KINDS: dict[str, type[TrainingSpec]] = {
     "classify": TrainSpec,
     "quality": QualityTrainSpec,
     "purify": PurifyTrainSpec,
     "prior": PriorTrainSpec,
+    "face": FaceTrainSpec,
 }
 """Specifications by their field ``task``."""
 

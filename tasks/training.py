@@ -20,11 +20,13 @@ from tasks.checkpoints import Checkpoints
 from tasks.classifier_task import ClassifierTask
 from tasks.devices import choose_device, cores, prepare
 from tasks.errors import SpecError
+from tasks.face_task import FaceTask
 from tasks.models import digest_state, load_state
 from tasks.prior_task import PriorTask
 from tasks.purify_task import PurifyTask
 from tasks.quality_task import QualityTask
 from tasks.train_specs import (
+    FaceTrainSpec,
     PriorTrainSpec,
     PurifyTrainSpec,
     QualityTrainSpec,
@@ -43,6 +45,7 @@ TASKS: dict[type[TrainingSpec], Callable[[Any, Path, str], TrainingTask]] = {
     QualityTrainSpec: QualityTask,
     PurifyTrainSpec: PurifyTask,
     PriorTrainSpec: PriorTask,
+    FaceTrainSpec: FaceTask,
 }
 """What is particular to a training, by its specification."""
 
