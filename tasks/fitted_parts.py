@@ -9,11 +9,13 @@ from typing import Any, ClassVar, Protocol
 import torch
 
 from defender.attacks import UAP
+from defender.diffusion.prior import Prior
 from defender.models.classifiers import Normalised
-from defender.purifiers import Learned
-from defender.types import parameter
+from defender.purifiers import DDRM, IWMFDiff, Learned
+from defender.types import check_parameters, parameter
 from defender.universal import Perturbation
 from tasks.perturbation_files import load_perturbation
+from tasks.priors import load_prior
 from tasks.purifier_networks import load_network
 
 
@@ -79,5 +81,44 @@ class NetworkFile:
         return load_network(str(self.network), weights, home, device, where)
 
 
-PARTS: dict[type, type[Part]] = {UAP: PerturbationFile, Learned: NetworkFile}
+@dataclass(frozen=True)
+class PriorFile:
+    """The diffusion model of a purifier that diffuses."""
+
+    fills: ClassVar[str] = "prior"
+
+    prior: str = parameter(
+        doc="one that ships, or small-prior, ddpm-cifar10, ddpm-celeba-hq or "
+        "python:<module>:<factory> with its weights"
+    )
+    weights: str | None = parameter(
+        None, doc="state dict, .safetensors or .pt, relative to the specification"
+    )
+    prior_side: int | None = parameter(
+        None, doc="side of the images it is for; none: as the prior says", low=1, unit="pixels"
+    )
+
+    def __post_init__(self) -> None:
+        check_parameters(self)
+
+    def load(self, home: Path, device: torch.device, where: str) -> Prior:
+        """The prior, ready to be asked."""
+        size = None if self.prior_side is None else (self.prior_side, self.prior_side)
+        return load_prior(
+            str(self.prior),
+            None if self.weights is None else str(self.weights),
+            home,
+            device,
+            f"{where}.prior",
+            size,
+            weights_where=f"{where}.weights",
+        )
+
+
+PARTS: dict[type, type[Part]] = {
+    UAP: PerturbationFile,
+    Learned: NetworkFile,
+    DDRM: PriorFile,
+    IWMFDiff: PriorFile,
+}
 """The fitted parts of algorithms."""

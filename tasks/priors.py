@@ -88,6 +88,8 @@ def load_prior(
     where: str,
     size: tuple[int, int] | None = None,
     schedule: NoiseSchedule | None = None,
+    *,
+    weights_where: str = "",
 ) -> Prior:
     """Make the prior that a specification names, ready to be asked.
 
@@ -97,9 +99,10 @@ def load_prior(
             its weights.
         folder: folder of the specification, against which paths and modules are resolved.
         device: where it runs.
-        where: field of the specification, for error messages.
+        where: field of the specification that states the name, for error messages.
         size: height and width of the images it is for; none: as the architecture says.
         schedule: noise levels; none: a thousand, along the usual line.
+        weights_where: field that states the file, if another.
 
     Returns:
         A prior in evaluation mode; its ``repr`` is ``name@digest``.
@@ -107,22 +110,22 @@ def load_prior(
     Raises:
         ModelError: naming the field, the file and what was expected.
     """
-    source, architecture = weights or "", name
+    source, architecture, file_where = weights or "", name, weights_where or where
     state: dict[str, Tensor] | None = None
     if name in PRIORS:
         if weights is not None:
-            raise ModelError(f"{where}: {name} brings its own weights, got {weights}")
+            raise ModelError(f"{file_where}: {name} brings its own weights, got {weights}")
         architecture, source = PRIORS[name].architecture, PRIORS[name].weights
-        state = read_safetensors(packaged_weights(source, where), source, where)
+        state = read_safetensors(packaged_weights(source, where), source, file_where)
     elif name not in ARCHITECTURES and not name.startswith(PYTHON):
         raise _unknown(name, [*PRIORS, *ARCHITECTURES], where)
     elif weights is not None:
-        state = read_state(folder / weights, where)
+        state = read_state(folder / weights, file_where)
     elif name in ARCHITECTURES:
-        raise ModelError(f"{where}: expected the weights of {name}, got nothing")
+        raise ModelError(f"{file_where}: expected the weights of {name}, got nothing")
     network = new_network(architecture, folder, where)
     if state is not None:
-        load_state(network, state, source, where)
+        load_state(network, state, source, file_where)
     if size is None:
         known = ARCHITECTURES.get(architecture)
         if known is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from defender.diffusion.schedule import NoiseSchedule
 
@@ -50,15 +51,42 @@ class Prior(nn.Module):
         predicted: Tensor = self.network(noisy, steps)
         return predicted[:, : noisy.shape[1]]
 
-    def denoised(self, noisy: Tensor, step: int) -> Tensor:
+    def denoised(self, noisy: Tensor, step: int, *, frugal: bool = False) -> Tensor:
         """The image that is the mean of all that could have become ``x_t``.
 
         ``x_0 = (x_t - sqrt(1 - abar_t) noise) / sqrt(abar_t)``, not clamped.
+
+        Args:
+            noisy: (n, c, h, w), ``x_t``.
+            step: t.
+            frugal: where a gradient is asked for, compute the network anew for it instead of
+                keeping what its layers made.
         """
+        if frugal and noisy.requires_grad:
+            noise = checkpoint(self, noisy, step, use_reentrant=False, preserve_rng_state=False)
+        else:
+            noise = self(noisy, step)
         kept = self.schedule.abar[step]
         lost = float((1 - kept).sqrt())
-        image: Tensor = (noisy - lost * self(noisy, step)) / float(kept.sqrt())
+        image: Tensor = (noisy - lost * noise) / float(kept.sqrt())
         return image
+
+    @property
+    def channels(self) -> int | None:
+        """Channels of the images that the network takes, where it says so."""
+        return _stated(self.network, "channels")
+
+    @property
+    def side_unit(self) -> int:
+        """What the sides of images must be multiples of."""
+        return _stated(self.network, "side_unit") or 1
 
     def __repr__(self) -> str:
         return f"{self.name}@{self.digest[:12]}"
+
+
+def _stated(network: nn.Module, name: str) -> int | None:
+    """A whole number that a network has as an attribute, or the one within its wrapper."""
+    inside = getattr(network, "network", network)
+    value = getattr(network, name, getattr(inside, name, None))
+    return None if value is None else int(value)

@@ -58,3 +58,16 @@ class NoiseSchedule:
             raise ValueError(f"sigma: expected > 0, got {sigma}")
         ratio = torch.log(self.sigma) - torch.log(torch.tensor(sigma, dtype=torch.float64))
         return int(ratio.abs().argmin())
+
+    def spread(self, count: int) -> list[int]:
+        """``count`` steps at equal distances from step 0 on: step ``floor(i steps / count)``.
+
+        Args:
+            count: from 1 to the number of steps.
+
+        Returns:
+            Step numbers, growing.
+        """
+        if not 1 <= count <= self.steps:
+            raise ValueError(f"steps: expected [1, {self.steps}], got {count}")
+        return [i * self.steps // count for i in range(count)]

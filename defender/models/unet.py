@@ -53,7 +53,8 @@ class ResidualBlock(nn.Module):
         made = made + self.temb_proj(functional.silu(embedded))[:, :, None, None]
         made = self.conv2(functional.silu(self.norm2(made)))
         shortcut: Tensor = self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x
-        return shortcut + made
+        summed: Tensor = shortcut + made
+        return summed
 
 
 class Attention(nn.Module):
@@ -70,8 +71,9 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map features (n, channels, h, w) to such features."""
         normed = self.norm(x)
+        # contiguous: the arithmetic of strided products depends on the place in the batch
         query, key, value = (
-            layer(normed).flatten(2).transpose(1, 2).unsqueeze(1)
+            layer(normed).flatten(2).transpose(1, 2).unsqueeze(1).contiguous()
             for layer in (self.q, self.k, self.v)
         )
         seen = functional.scaled_dot_product_attention(query, key, value)
@@ -220,7 +222,7 @@ class UNet(nn.Module):
             unit = self.side_unit
             raise ValueError(f"expected sides that are multiples of {unit}, got {tuple(x.shape)}")
         first, second = self.dense
-        embedded = second(functional.silu(first(time_embedding(steps, self.width))))
+        embedded = second(functional.silu(first(time_embedding(steps, self.width).to(x))))
         if self.patch > 1:
             x = functional.pixel_unshuffle(x, self.patch)
         x = self.conv_in(x)

@@ -8,12 +8,14 @@ from defender.purifiers.area import AreaScaling
 from defender.purifiers.average import Average
 from defender.purifiers.bilateral import Bilateral
 from defender.purifiers.dct_shrinkage import DCTShrinkage
+from defender.purifiers.ddrm import DDRM
 from defender.purifiers.differentiable_jpeg import DifferentiableJPEG
 from defender.purifiers.filters import JPEG, BitDepth, Gaussian, Median
 from defender.purifiers.gaussian_noise import GaussianNoise
 from defender.purifiers.geometric import Flip, RandomCrop, Rotate
 from defender.purifiers.inpaint import MaskInpaint
 from defender.purifiers.iwmf import IWMF
+from defender.purifiers.iwmf_diff import IWMFDiff
 from defender.purifiers.learned import Learned
 from defender.purifiers.non_local_means import NonLocalMeans
 from defender.purifiers.presets import PRESETS
@@ -54,6 +56,8 @@ PURIFIERS: dict[str, type[Any]] = {
     "Resize": Resize,
     "Upscale": Upscale,
     "IWMF": IWMF,
+    "DDRM": DDRM,
+    "IWMFDiff": IWMFDiff,
     "Learned": Learned,
     "MaskInpaint": MaskInpaint,
     "Sequence": Sequence,
@@ -61,6 +65,7 @@ PURIFIERS: dict[str, type[Any]] = {
 }
 
 __all__ = [
+    "DDRM",
     "IWMF",
     "JPEG",
     "PRESETS",
@@ -75,6 +80,7 @@ __all__ = [
     "Flip",
     "Gaussian",
     "GaussianNoise",
+    "IWMFDiff",
     "Learned",
     "MaskInpaint",
     "Median",

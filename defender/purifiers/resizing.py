@@ -16,11 +16,12 @@ _BENCHMARK = (
 )
 
 
-def _resized(images: Images, height: int, width: int) -> Images:
-    resized = functional.interpolate(
+def resized(images: Images, height: int, width: int) -> Images:
+    """Images (n, c, h, w) in [0, 1] at another size, bilinear with antialiasing; differentiable."""
+    made = functional.interpolate(
         images, size=(height, width), mode="bilinear", antialias=True, align_corners=False
     )
-    return clamp_through(resized)
+    return clamp_through(made)
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Resize(Filter):
     def filtered(self, images: Images) -> Images:
         """Smaller images; differentiable."""
         height, width = images.shape[2:]
-        return _resized(images, max(1, int(self.scale * height)), max(1, int(self.scale * width)))
+        return resized(images, max(1, int(self.scale * height)), max(1, int(self.scale * width)))
 
 
 @dataclass(frozen=True)
@@ -73,4 +74,4 @@ class Upscale(Resize):
     def filtered(self, images: Images) -> Images:
         """Images of the same size, without their fine detail; differentiable."""
         height, width = images.shape[2:]
-        return _resized(super().filtered(images), height, width)
+        return resized(super().filtered(images), height, width)
