@@ -11,7 +11,7 @@ import torch
 from defender.attacks import UAP
 from defender.diffusion.prior import Prior
 from defender.models.classifiers import Normalised
-from defender.purifiers import DDRM, IWMFDiff, Learned
+from defender.purifiers import DDRM, DiffPure, IWMFDiff, Learned, OneStepDenoise
 from defender.types import check_parameters, parameter
 from defender.universal import Perturbation
 from tasks.perturbation_files import load_perturbation
@@ -119,6 +119,8 @@ PARTS: dict[type, type[Part]] = {
     UAP: PerturbationFile,
     Learned: NetworkFile,
     DDRM: PriorFile,
+    DiffPure: PriorFile,
+    OneStepDenoise: PriorFile,
     IWMFDiff: PriorFile,
 }
 """The fitted parts of algorithms."""

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from defender.diffusion.prior import Prior
+from defender.diffusion.prior import KEPT_CALLS, Prior
 from defender.diffusion.schedule import NoiseSchedule
 from defender.noise import derive_seeds, normal
 from defender.types import Seeds
-
-KEPT_CALLS = 4
-"""Network calls up to which a gradient keeps what the layers made; more are computed anew."""
 
 
 def network_steps(

@@ -8,6 +8,9 @@ from torch.utils.checkpoint import checkpoint
 
 from defender.diffusion.schedule import NoiseSchedule
 
+KEPT_CALLS = 4
+"""Network calls up to which a gradient keeps what the layers made; more are computed anew."""
+
 
 class Prior(nn.Module):
     """A network that predicts noise, with the schedule that it was trained for.
@@ -51,25 +54,34 @@ class Prior(nn.Module):
         predicted: Tensor = self.network(noisy, steps)
         return predicted[:, : noisy.shape[1]]
 
-    def denoised(self, noisy: Tensor, step: int, *, frugal: bool = False) -> Tensor:
-        """The image that is the mean of all that could have become ``x_t``.
+    def noise(self, noisy: Tensor, step: int, *, frugal: bool = False) -> Tensor:
+        """As the call; with ``frugal`` a gradient computes the network anew.
 
-        ``x_0 = (x_t - sqrt(1 - abar_t) noise) / sqrt(abar_t)``, not clamped.
+        What the layers made is then not kept for it, so that memory does not grow with the calls.
+        """
+        if frugal and noisy.requires_grad:
+            again: Tensor = checkpoint(
+                self, noisy, step, use_reentrant=False, preserve_rng_state=False
+            )
+            return again
+        predicted: Tensor = self(noisy, step)
+        return predicted
+
+    def without(self, noisy: Tensor, noise: Tensor, step: int) -> Tensor:
+        """The image that ``x_t`` was made from: ``(x_t - sqrt(1 - abar_t) z) / sqrt(abar_t)``."""
+        kept = self.schedule.abar[step]
+        image: Tensor = (noisy - float((1 - kept).sqrt()) * noise) / float(kept.sqrt())
+        return image
+
+    def denoised(self, noisy: Tensor, step: int, *, frugal: bool = False) -> Tensor:
+        """The mean of all images that could have become ``x_t``, not clamped.
 
         Args:
             noisy: (n, c, h, w), ``x_t``.
             step: t.
-            frugal: where a gradient is asked for, compute the network anew for it instead of
-                keeping what its layers made.
+            frugal: as :meth:`noise` has it.
         """
-        if frugal and noisy.requires_grad:
-            noise = checkpoint(self, noisy, step, use_reentrant=False, preserve_rng_state=False)
-        else:
-            noise = self(noisy, step)
-        kept = self.schedule.abar[step]
-        lost = float((1 - kept).sqrt())
-        image: Tensor = (noisy - lost * noise) / float(kept.sqrt())
-        return image
+        return self.without(noisy, self.noise(noisy, step, frugal=frugal), step)
 
     @property
     def channels(self) -> int | None:

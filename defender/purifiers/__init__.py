@@ -10,6 +10,7 @@ from defender.purifiers.bilateral import Bilateral
 from defender.purifiers.dct_shrinkage import DCTShrinkage
 from defender.purifiers.ddrm import DDRM
 from defender.purifiers.differentiable_jpeg import DifferentiableJPEG
+from defender.purifiers.diffpure import DiffPure
 from defender.purifiers.filters import JPEG, BitDepth, Gaussian, Median
 from defender.purifiers.gaussian_noise import GaussianNoise
 from defender.purifiers.geometric import Flip, RandomCrop, Rotate
@@ -18,6 +19,7 @@ from defender.purifiers.iwmf import IWMF
 from defender.purifiers.iwmf_diff import IWMFDiff
 from defender.purifiers.learned import Learned
 from defender.purifiers.non_local_means import NonLocalMeans
+from defender.purifiers.one_step_denoise import OneStepDenoise
 from defender.purifiers.presets import PRESETS
 from defender.purifiers.quantisation import ColourQuantisation
 from defender.purifiers.resizing import Resize, Upscale
@@ -57,6 +59,8 @@ PURIFIERS: dict[str, type[Any]] = {
     "Upscale": Upscale,
     "IWMF": IWMF,
     "DDRM": DDRM,
+    "DiffPure": DiffPure,
+    "OneStepDenoise": OneStepDenoise,
     "IWMFDiff": IWMFDiff,
     "Learned": Learned,
     "MaskInpaint": MaskInpaint,
@@ -76,6 +80,7 @@ __all__ = [
     "BitDepth",
     "ColourQuantisation",
     "DCTShrinkage",
+    "DiffPure",
     "DifferentiableJPEG",
     "Flip",
     "Gaussian",
@@ -86,6 +91,7 @@ __all__ = [
     "Median",
     "Minimum",
     "NonLocalMeans",
+    "OneStepDenoise",
     "PeakRemoval",
     "RandomCrop",
     "Resize",
