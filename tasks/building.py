@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from defender.purifiers.average import Average
 from defender.purifiers.composition import averaged, declared, is_composition, parse_composition
 from defender.purifiers.sequence import Sequence
+from defender.purifiers.several import Several
 from defender.spelling import parse_number
 from tasks.errors import SpecError
 from tasks.fitted_parts import PARTS, Part
@@ -66,6 +68,8 @@ def build(registry: Mapping[str, type], spec: AlgorithmSpec, where: str, **given
         if field.default is dataclasses.MISSING and name not in spec.parameters:
             raise SpecError(f"{where}.{name}: expected a value for {registered}, got nothing")
     values = {name: parse_number(value) for name, value in spec.parameters.items()}
+    if issubclass(kind, Several) and "steps" in values:
+        values["steps"] = _steps(registry, values["steps"], where, **given)
     supplied = {name: value for name, value in given.items() if name in fields}
     needs = "model" in fields and fields["model"].default is dataclasses.MISSING
     if needs and given.get("model") is None:
@@ -89,6 +93,20 @@ def build(registry: Mapping[str, type], spec: AlgorithmSpec, where: str, **given
         return kind(**supplied, **values)
     except (TypeError, ValueError) as error:
         raise SpecError(f"{where}.{error}" if ":" in str(error) else f"{where}: {error}") from None
+
+
+def _steps(registry: Mapping[str, type], stated: Any, where: str, **given: Any) -> tuple[Any, ...]:
+    """The purifiers that a specification lists within another."""
+    if not isinstance(stated, list | tuple):
+        raise SpecError(f"{where}.steps: expected a list of purifiers, got {stated!r}")
+    try:
+        specs = [AlgorithmSpec.model_validate(step) for step in stated]
+    except ValidationError as error:
+        raise SpecError(f"{where}.steps: {error.errors()[0]['msg']}") from None
+    return tuple(
+        build(registry, step, f"{where}.steps[{index}]", **given)
+        for index, step in enumerate(specs)
+    )
 
 
 def _with_part(

@@ -47,7 +47,13 @@ class ShippedNetwork:
     doc: str
 
 
-NETWORKS: dict[str, ShippedNetwork] = {}
+NETWORKS: dict[str, ShippedNetwork] = {
+    "denoiser-linearity": ShippedNetwork(
+        "denoiser",
+        "denoiser-linearity.safetensors",
+        "takes attacks on image-quality metrics off photographs, 0.18 M parameters",
+    ),
+}
 """The networks that ship, by name."""
 
 PYTHON = "python:"

@@ -18,6 +18,7 @@ from defender.purifiers.inpaint import MaskInpaint
 from defender.purifiers.iwmf import IWMF
 from defender.purifiers.iwmf_diff import IWMFDiff
 from defender.purifiers.learned import Learned
+from defender.purifiers.noise_gate import NoiseGate
 from defender.purifiers.non_local_means import NonLocalMeans
 from defender.purifiers.one_step_denoise import OneStepDenoise
 from defender.purifiers.presets import PRESETS
@@ -66,6 +67,7 @@ PURIFIERS: dict[str, type[Any]] = {
     "MaskInpaint": MaskInpaint,
     "Sequence": Sequence,
     "Average": Average,
+    "NoiseGate": NoiseGate,
 }
 
 __all__ = [
@@ -90,6 +92,7 @@ __all__ = [
     "MaskInpaint",
     "Median",
     "Minimum",
+    "NoiseGate",
     "NonLocalMeans",
     "OneStepDenoise",
     "PeakRemoval",
