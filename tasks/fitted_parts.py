@@ -88,8 +88,8 @@ class PriorFile:
     fills: ClassVar[str] = "prior"
 
     prior: str = parameter(
-        doc="one that ships, or small-prior, ddpm-cifar10, ddpm-celeba-hq or "
-        "python:<module>:<factory> with its weights"
+        doc="one that ships; small-prior, ddpm-cifar10, ddpm-celeba-hq or "
+        "python:<module>:<factory> with its weights; or diffusers:<folder or name on the hub>"
     )
     weights: str | None = parameter(
         None, doc="state dict, .safetensors or .pt, relative to the specification"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from defender.diffusion.prior import Prior
 from defender.diffusion.schedule import NoiseSchedule
 from defender.models.unet import ddpm_celeba_hq, ddpm_cifar10, small_prior
+from tasks.diffusers_priors import DIFFUSERS, diffusers_prior
 from tasks.errors import ModelError
 from tasks.models import (
     attribute_of,
@@ -94,14 +95,15 @@ def load_prior(
     """Make the prior that a specification names, ready to be asked.
 
     Args:
-        name: a prior that ships, an architecture, or ``python:<module>:<factory>``.
-        weights: file of its state dict; none for a prior that ships, or that its factory gives
-            its weights.
+        name: a prior that ships, an architecture, ``python:<module>:<factory>``, or
+            ``diffusers:<folder or name on the hub>``.
+        weights: file of its state dict; none for a prior that ships or comes with diffusers, or
+            that its factory gives its weights.
         folder: folder of the specification, against which paths and modules are resolved.
         device: where it runs.
         where: field of the specification that states the name, for error messages.
-        size: height and width of the images it is for; none: as the architecture says.
-        schedule: noise levels; none: a thousand, along the usual line.
+        size: height and width of the images it is for; none: as the architecture or diffusers say.
+        schedule: noise levels; none: as diffusers say, or a thousand, along the usual line.
         weights_where: field that states the file, if another.
 
     Returns:
@@ -110,7 +112,37 @@ def load_prior(
     Raises:
         ModelError: naming the field, the file and what was expected.
     """
-    source, architecture, file_where = weights or "", name, weights_where or where
+    network: nn.Module
+    if name.startswith(DIFFUSERS):
+        if weights is not None:
+            raise ModelError(f"{weights_where or where}: {name} brings its own, got {weights}")
+        network, known, levels = diffusers_prior(name, folder, where)
+    else:
+        network = _network(name, weights, folder, where, weights_where or where)
+        architecture = PRIORS[name].architecture if name in PRIORS else name
+        known = ARCHITECTURES[architecture].size if architecture in ARCHITECTURES else None
+        levels = NoiseSchedule()
+    size, schedule = size or known, schedule or levels
+    if size is None:
+        raise ModelError(f"{where}: expected the size of the images {name} is for, got none")
+    made_of = [digest_state(network.state_dict()), str(network), str((size, schedule))]
+    if name.startswith(PYTHON):
+        attribute = attribute_of(name.removeprefix(PYTHON), folder, where)
+        made_of.append(digest_bytes(source_of(attribute)))
+    digest = digest_bytes("\n".join(made_of).encode())
+    # a folder may be moved: the digest says what is in it
+    named = Path(name.removeprefix(DIFFUSERS)).name
+    label = DIFFUSERS + named if name.startswith(DIFFUSERS) else name
+    prior = Prior(network, size, schedule, name=label, digest=digest)
+    freeze(prior, device)
+    return prior
+
+
+def _network(
+    name: str, weights: str | None, folder: Path, where: str, file_where: str
+) -> nn.Module:
+    """A network of our own or of the user's, with its weights."""
+    source, architecture = weights or "", name
     state: dict[str, Tensor] | None = None
     if name in PRIORS:
         if weights is not None:
@@ -118,7 +150,7 @@ def load_prior(
         architecture, source = PRIORS[name].architecture, PRIORS[name].weights
         state = read_safetensors(packaged_weights(source, where), source, file_where)
     elif name not in ARCHITECTURES and not name.startswith(PYTHON):
-        raise _unknown(name, [*PRIORS, *ARCHITECTURES], where)
+        raise _unknown(name, [*PRIORS, *ARCHITECTURES], where, f"{DIFFUSERS}<folder or name>")
     elif weights is not None:
         state = read_state(folder / weights, file_where)
     elif name in ARCHITECTURES:
@@ -126,22 +158,9 @@ def load_prior(
     network = new_network(architecture, folder, where)
     if state is not None:
         load_state(network, state, source, file_where)
-    if size is None:
-        known = ARCHITECTURES.get(architecture)
-        if known is None:
-            raise ModelError(f"{where}: expected the size of the images {name} is for, got none")
-        size = known.size
-    schedule = schedule or NoiseSchedule()
-    made_of = [digest_state(network.state_dict()), str(network), str((size, schedule))]
-    if name.startswith(PYTHON):
-        attribute = attribute_of(name.removeprefix(PYTHON), folder, where)
-        made_of.append(digest_bytes(source_of(attribute)))
-    digest = digest_bytes("\n".join(made_of).encode())
-    prior = Prior(network, size, schedule, name=name, digest=digest)
-    freeze(prior, device)
-    return prior
+    return network
 
 
-def _unknown(name: str, known: list[str], field: str) -> ModelError:
-    options = ", ".join([*known, "python:<module>:<factory>"])
+def _unknown(name: str, known: list[str], field: str, *others: str) -> ModelError:
+    options = ", ".join([*known, "python:<module>:<factory>", *others])
     return ModelError(f"{field}: expected one of {options}, got {name!r}{suggestion(name, known)}")
