@@ -106,20 +106,26 @@ def minimum_filter(images: Images, window: int) -> Images:
     return -functional.max_pool2d(-images, window, stride=1, padding=window // 2)
 
 
-def gaussian_filter(images: Images, sigma: float, reach: int | None = None) -> Images:
+def gaussian_filter(
+    images: Images, sigma: float, reach: int | None = None, padding: str = "reflect"
+) -> Images:
     """Gaussian blur, channel by channel, with a kernel that is cut and then normalised.
 
     Args:
         images: (n, c, h, w).
         sigma: standard deviation in pixels, > 0.
         reach: pixels from the middle of the kernel to its end; None for ``ceil(3 sigma)``.
+        padding: ``"reflect"``, or ``"zeros"`` beyond the border, for images of any size.
 
     Returns:
-        (n, c, h, w), within the range of ``images``.
+        (n, c, h, w), within the range of ``images`` and the padding.
 
     Raises:
-        ValueError: sigma or reach out of range, or images no larger than the reach.
+        ValueError: sigma, reach or padding out of range, or reflected images no larger than the
+            reach.
     """
+    if padding not in ("reflect", "zeros"):
+        raise ValueError(f"padding: expected reflect | zeros, got {padding!r}")
     if sigma <= 0:
         raise ValueError(f"sigma: expected > 0, got {sigma}")
     reach = max(1, -int(-3 * sigma // 1)) if reach is None else reach
@@ -129,7 +135,9 @@ def gaussian_filter(images: Images, sigma: float, reach: int | None = None) -> I
     kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
     kernel = (kernel / kernel.sum()).to(images)
     channels = images.shape[1]
-    padded = _reflect(images, reach)
+    padded = (
+        _reflect(images, reach) if padding == "reflect" else functional.pad(images, [reach] * 4)
+    )
     vertical = kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1)
     horizontal = kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1)
     blurred = functional.conv2d(padded, vertical, groups=channels)

@@ -8,9 +8,11 @@ from defender.attacks.adaptive_scaling import AdaptiveScaling
 from defender.attacks.amifgsm import AMIFGSM
 from defender.attacks.apgd import APGD
 from defender.attacks.autoattack import AutoAttack
+from defender.attacks.carlini_wagner import CarliniWagner
 from defender.attacks.colour_filter import AdvCF
 from defender.attacks.control_patch import ControlPatch
 from defender.attacks.corruption import Corruption
+from defender.attacks.di2fgsm import DI2FGSM
 from defender.attacks.fab import FAB
 from defender.attacks.fgsm import FGSM
 from defender.attacks.grid_patch import GridPatch
@@ -21,8 +23,10 @@ from defender.attacks.madc import MADC
 from defender.attacks.mifgsm import MIFGSM
 from defender.attacks.nes import NES
 from defender.attacks.pgd import PGD
+from defender.attacks.sgadv import SGADV
 from defender.attacks.square import Square
 from defender.attacks.ssah import SSAH
+from defender.attacks.tifgsm import TIFGSM
 from defender.attacks.uap import UAP
 from defender.attacks.zhang import Zhang
 
@@ -32,8 +36,10 @@ ATTACKS: dict[str, type[Any]] = {
     "AMIFGSM": AMIFGSM,
     "APGD": APGD,
     "AutoAttack": AutoAttack,
+    "CarliniWagner": CarliniWagner,
     "ControlPatch": ControlPatch,
     "Corruption": Corruption,
+    "DI2FGSM": DI2FGSM,
     "FAB": FAB,
     "FGSM": FGSM,
     "GridPatch": GridPatch,
@@ -44,8 +50,10 @@ ATTACKS: dict[str, type[Any]] = {
     "MIFGSM": MIFGSM,
     "NES": NES,
     "PGD": PGD,
+    "SGADV": SGADV,
     "SSAH": SSAH,
     "Square": Square,
+    "TIFGSM": TIFGSM,
     "UAP": UAP,
     "Zhang": Zhang,
 }
@@ -54,6 +62,7 @@ __all__ = [
     "AMIFGSM",
     "APGD",
     "ATTACKS",
+    "DI2FGSM",
     "FAB",
     "FGSM",
     "IFGSM",
@@ -61,11 +70,14 @@ __all__ = [
     "MIFGSM",
     "NES",
     "PGD",
+    "SGADV",
     "SSAH",
+    "TIFGSM",
     "UAP",
     "AdaptiveScaling",
     "AdvCF",
     "AutoAttack",
+    "CarliniWagner",
     "ControlPatch",
     "Corruption",
     "GridPatch",

@@ -13,6 +13,7 @@ from defender.attacks.fab import FAB
 from defender.attacks.square import Square
 from defender.margins import Margin, margin
 from defender.noise import derive_seeds
+from defender.norms import from_uint8, quantise_within
 from defender.objectives import Classify, Misclassify
 from defender.objectives_logits import goal_of
 from defender.types import (
@@ -55,17 +56,19 @@ class AutoAttack:
         targets: classes that targeted APGD and FAB try.
         queries: scores that Square asks for.
         eot: draws of the defence in each step of ``"rand"``, for each draw of the objective.
+        stored: judge results as they are stored with 8 bits, which takes short changes away.
 
     Raises:
         TypeError: an objective without a gradient or without a notion of success.
         FloatingPointError: a gradient that is not finite.
+        ValueError: images that are not multiples of 1/255 where results are to be stored.
 
     Source: F. Croce, M. Hein, "Reliable evaluation of adversarial robustness with an ensemble of
     diverse parameter-free attacks", 2020, arXiv 2003.01690.
     Differs: a member runs on the whole batch while any of its images is left, since a smaller
     batch has other roundings, and an image's result would depend on its batch mates; APGD keeps
-    the point of largest loss, not any that is misclassified; Square uses all queries; images that
-    stay unbroken are not given back clean; no Square in the l2 ball.
+    the point of largest loss, not any that is misclassified; results are judged as stored; Square
+    uses all queries; images that stay unbroken are not given back clean; no Square in the l2 ball.
     """
 
     version: ClassVar[int] = 1
@@ -84,6 +87,7 @@ class AutoAttack:
     targets: int = parameter(9, doc="classes that targeted APGD and FAB try", low=1)
     queries: int = parameter(5000, doc="scores that Square asks for", low=0)
     eot: int = parameter(20, doc="new draws of a random defence in each step of rand", low=1)
+    stored: bool = parameter(True, doc="results are judged as stored with 8 bits")
 
     def __post_init__(self) -> None:
         check_parameters(self)
@@ -112,11 +116,18 @@ class AutoAttack:
             if (margins > 0).all():
                 break
             found = member(images, target, seeds=derive_seeds(seeds, name))
-            reached = margin(objective, found)
+            reached = margin(objective, self._kept(found, images))
             better = (margins <= 0) & (reached > margins)
             best = torch.where(better.view(-1, 1, 1, 1), found, best)
             margins = torch.where(better, reached, margins)
         return best
+
+    def _kept(self, found: Images, images: Images) -> Images:
+        """What is left of a result when it is stored."""
+        if not self.stored:
+            return found
+        pixels = quantise_within(found, images, norm=self.norm, epsilon=self.epsilon)
+        return from_uint8(pixels).to(images)
 
     def members(
         self, images: Images, objective: Objective
@@ -146,6 +157,7 @@ class AutoAttack:
                 yield f"apgd-{loss}", climber, objective
         if self.variant == "rand":
             return
-        yield "fab", FAB(self.epsilon, self.norm, self.steps, targets=self.targets), objective
+        fab = FAB(self.epsilon, self.norm, self.steps, targets=self.targets, stored=self.stored)
+        yield "fab", fab, objective
         if self.norm == "linf":
             yield "square", Square(self.epsilon, self.queries), Margin(objective)

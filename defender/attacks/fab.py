@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from defender.attacks.storing import lasting
 from defender.gradients import check_finite, value_and_gradient
 from defender.hyperplane import step_to_plane
 from defender.margins import Margin, margin
@@ -55,16 +56,20 @@ class FAB:
         alpha: largest share of the step from the clean image.
         overshoot: how far beyond the boundary steps go, relative to their length.
         back: share of a change that is kept after a success.
+        stored: lengthen results, if need be, until they reach the aim also when they are stored
+            with 8 bits, which takes short changes away.
 
     Raises:
         TypeError: an objective without a gradient or without a notion of success.
         FloatingPointError: a gradient that is not finite.
+        ValueError: images that are not multiples of 1/255 where results are to be stored.
 
     Source: F. Croce, M. Hein, "Minimally distorted Adversarial Examples with a Fast Adaptive
     Boundary Attack", 2020, arXiv 1907.02044, algorithm 1; the targeted version and defaults as in
     their "Reliable evaluation of adversarial robustness", 2020, arXiv 2003.01690.
     Differs: random starts are uniform in the ball, whose radius is half of epsilon also where a
-    smaller change is known; no search between the result and the image at the end.
+    smaller change is known; no search between the result and the image at the end, but a
+    longer change where rounding would take it back.
     """
 
     version: ClassVar[int] = 1
@@ -86,6 +91,7 @@ class FAB:
     )
     overshoot: float = parameter(1.05, doc="length of a step to the boundary", low=1)
     back: float = parameter(0.9, doc="share of a change kept after a success", low=0, high=1)
+    stored: bool = parameter(True, doc="results reach the aim when stored with 8 bits")
 
     def __post_init__(self) -> None:
         check_parameters(self)
@@ -123,7 +129,8 @@ class FAB:
                 self._search(images, start, objective, boundaries, best, shortest, total)
         check_finite(total, objective)
         best = torch.where(done.view(-1, 1, 1, 1), images, best)
-        return project_(best, images, self.epsilon, self.norm)
+        project_(best, images, self.epsilon, self.norm)
+        return lasting(best, images, objective, self.norm, self.epsilon) if self.stored else best
 
     def _boundaries(self, images: Images, objective: Objective) -> list[list[Objective]]:
         """Objectives that are 0 on the boundaries of each search, and above 0 behind them."""

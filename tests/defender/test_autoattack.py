@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 from defender.attacks import APGD, FAB, AutoAttack, Square
 from defender.margins import Margin, margin
 from defender.noise import derive_seeds
+from defender.norms import from_uint8, quantise_within
 from defender.objectives import Classify, Defended, Misclassify
 from defender.purifiers import GaussianNoise
 from tests import cases
@@ -97,7 +99,7 @@ def test_an_objective_with_a_margin_of_its_own_has_the_attacks_that_need_no_clas
 
 def test_an_image_has_the_result_of_the_first_member_that_breaks_it() -> None:
     images, seeds, objective = cases.images(), cases.seeds(), goal()
-    attack = AutoAttack(0.012, steps=4, targets=2, queries=30)
+    attack = AutoAttack(0.012, steps=4, targets=2, queries=30, stored=False)
     result = attack(images, objective, seeds=seeds)
     results = [
         member(images, target, seeds=derive_seeds(seeds, name))
@@ -137,3 +139,16 @@ def test_random_defences_are_judged_by_the_mean_of_their_draws() -> None:
     result = attack(images, defended, seeds=seeds)
     assert (margin(defended, result) > margin(defended, images)).all()
     assert torch.equal(result, attack(images, defended, seeds=seeds))
+
+
+def test_results_are_judged_as_they_are_stored() -> None:
+    images, seeds, objective = cases.images(), cases.seeds(), goal()
+    attack = AutoAttack(0.02, steps=10, targets=2, queries=30)
+    result = attack(images, objective, seeds=seeds)
+    stored = from_uint8(quantise_within(result, images, norm="linf", epsilon=0.02))
+    loose = dataclasses.replace(attack, stored=False)(images, objective, seeds=seeds)
+    rounded = from_uint8(quantise_within(loose, images, norm="linf", epsilon=0.02))
+    kept, lost = margin(objective, stored) > 0, margin(objective, rounded) > 0
+    assert (kept >= lost).all()
+    with pytest.raises(ValueError, match="clean: expected multiples of 1/255"):
+        attack(images * 0.999, objective, seeds=seeds)

@@ -11,7 +11,7 @@ from torch import Tensor
 from defender.attacks import FAB, PGD
 from defender.hyperplane import step_to_plane
 from defender.margins import margin
-from defender.norms import random_start
+from defender.norms import from_uint8, quantise_within, random_start
 from defender.objectives import Classify, Misclassify
 from tests import cases
 
@@ -111,7 +111,7 @@ def test_a_linear_classifier_gives_way_at_the_known_distance(
     image = torch.tensor([0.7, 0.3, 0.3, 0.9]).view(1, 1, 2, 2)
     goal = Misclassify(planes, torch.tensor([0]))
     # 2 a - b - c = 0.8 with slopes 2, -1, -1: 0.8 / 4 in linf, 0.8 / sqrt(6) in l2
-    result = FAB(1.0, norm, 30, targets=targets)(image, goal, seeds=torch.tensor([5]))
+    result = FAB(1.0, norm, 30, targets=targets, stored=False)(image, goal, seeds=torch.tensor([5]))
     assert margin(goal, result) > 0
     length = FAB(1.0, norm).length(result - image)
     assert length.item() == pytest.approx(expected, rel=0.02)
@@ -124,7 +124,7 @@ def test_a_target_is_reached_past_all_other_classes() -> None:
 
     image = torch.tensor([0.4, 0.3, 0.3, 0.9]).view(1, 1, 2, 2)
     goal = Classify(shifted, torch.tensor([2]))
-    result = FAB(1.0, steps=40)(image, goal, seeds=torch.tensor([5]))
+    result = FAB(1.0, steps=40, stored=False)(image, goal, seeds=torch.tensor([5]))
     assert shifted(result).argmax(1).item() == 2
     # all values down by s: 0.8 - 2 s and 0.6 - 2 s meet -0.3 + 3 s at s = 0.22 and 0.18
     assert 0.22 < (result - image).abs().max().item() < 0.26
@@ -133,7 +133,7 @@ def test_a_target_is_reached_past_all_other_classes() -> None:
 def test_changes_are_smaller_than_those_of_pgd_and_no_smaller_change_of_it_succeeds() -> None:
     images = cases.images()
     goal = Misclassify(cases.MODEL, cases.MODEL(images).argmax(1))
-    result = FAB(1.0, steps=30)(images, goal, seeds=cases.seeds())
+    result = FAB(1.0, steps=30, stored=False)(images, goal, seeds=cases.seeds())
     assert (margin(goal, result) > 0).all()
     sizes = (result - images).abs().amax(dim=(1, 2, 3))
     assert sizes.max() < 0.04
@@ -147,8 +147,8 @@ def test_changes_are_smaller_than_those_of_pgd_and_no_smaller_change_of_it_succe
 def test_a_change_beyond_the_radius_is_cut_to_it() -> None:
     images = cases.images()
     goal = Misclassify(cases.MODEL, cases.MODEL(images).argmax(1))
-    whole = FAB(1.0, steps=20)(images, goal, seeds=cases.seeds())
-    cut = FAB(0.005, steps=20)(images, goal, seeds=cases.seeds())
+    whole = FAB(1.0, steps=20, stored=False)(images, goal, seeds=cases.seeds())
+    cut = FAB(0.005, steps=20, stored=False)(images, goal, seeds=cases.seeds())
     assert torch.allclose(cut, torch.clamp(whole, images - 0.005, images + 0.005), atol=1e-6)
 
 
@@ -164,10 +164,30 @@ def test_further_starts_are_random_within_half_the_radius(
         return random_start(clean, epsilon, norm, seeds)
 
     monkeypatch.setattr("defender.attacks.fab.random_start", noted)
-    one = FAB(1.0, "l2", 6, targets=2)(images, goal, seeds=cases.seeds())
+    one = FAB(1.0, "l2", 6, targets=2, stored=False)(images, goal, seeds=cases.seeds())
     assert drawn == []
-    more = FAB(1.0, "l2", 6, restarts=3, targets=2)(images, goal, seeds=cases.seeds())
+    more = FAB(1.0, "l2", 6, restarts=3, targets=2, stored=False)(images, goal, seeds=cases.seeds())
     assert [(epsilon, norm) for epsilon, norm, _ in drawn] == [(0.5, "l2")] * 4
     assert len({seeds for *_, seeds in drawn}) == 4
     length = FAB(1.0, "l2").length
     assert (length(more - images) <= length(one - images) + 1e-6).all()
+
+
+@pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.1), ("l2", 2.0)])
+def test_results_last_when_they_are_stored(norm: str, epsilon: float) -> None:
+    images = cases.images()
+    goal = Misclassify(cases.MODEL, cases.MODEL(images).argmax(1))
+
+    def stored(result: Tensor) -> Tensor:
+        return from_uint8(quantise_within(result, images, norm=norm, epsilon=epsilon))
+
+    short = FAB(epsilon, norm, 20, stored=False)(images, goal, seeds=cases.seeds())
+    long = FAB(epsilon, norm, 20)(images, goal, seeds=cases.seeds())
+    assert (margin(goal, short) > 0).all()
+    assert not (margin(goal, stored(short)) > 0).all()
+    assert (margin(goal, stored(long)) > 0).all()
+    # along the same change, and no longer than needed
+    ratio = FAB(1.0, norm).length(long - images) / FAB(1.0, norm).length(short - images)
+    assert ((ratio > 0.999) & (ratio < 4.001)).all()
+    kept = margin(goal, stored(short)) > 0
+    assert torch.equal(long[kept], short[kept])
