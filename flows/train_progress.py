@@ -17,6 +17,7 @@ NOTES = {
     "held_out": "held out {:.1%}",
     "srocc": "held-out SROCC {:.3f}",
     "ssim": "held-out SSIM {:.4f}",
+    "psnr": "held-out PSNR {:.2f} dB",
     "roc_auc": "held-out ROC-AUC {:.4f}",
 }
 """What is told of an epoch beside its loss, where the record has it."""

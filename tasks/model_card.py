@@ -20,7 +20,7 @@ from tasks.card_words import words_of
 from tasks.specs import DatasetSpec
 from tasks.training import Trainer, read_vouched, write_vouched
 from tasks.training_data import TrainingData
-from tasks.training_tasks import Card
+from tasks.training_tasks import Card, Pictured
 
 INDEX = "training.json"
 RULES = 2
@@ -49,6 +49,7 @@ def export(trainer: Trainer) -> Card:
         data = serialised(*task.weights(state.average, trainer.device))
         write_atomic(path, data)
         judged = task.judged(path, trainer.device)
+        pictures = task.pictures(path, trainer.device) if isinstance(task, Pictured) else {}
     history = [
         {"epoch": number, **record, "held_out": trainer.seen(number)}
         for number, record in enumerate(state.history, start=1)
@@ -83,11 +84,14 @@ def export(trainer: Trainer) -> Card:
         },
         "torch": torch.__version__,
         "history": history,
+        **({"pictures": list(pictures)} if pictures else {}),
     }
+    for name, content in pictures.items():
+        write_atomic(folder / name, content)
     write_atomic(folder / "card.json", json.dumps(card, indent=1, allow_nan=False).encode())
     write_atomic(folder / "card.md", in_words(card).encode())
     write_atomic(folder / "curves.svg", curves(card).encode())
-    files = (spec.weights_name, "card.json", "card.md", "curves.svg")
+    files = (spec.weights_name, "card.json", "card.md", "curves.svg", *pictures)
     write_vouched(
         folder / INDEX,
         {
@@ -162,6 +166,7 @@ def in_words(card: Card) -> str:
     )
     words = words_of(card)
     figures = "\n".join(words.rows(card))
+    pictures = "".join(f"\n![{name}]({name})\n" for name in card.get("pictures", ()))
     note = f"\n{card['note'].strip()}\n" if card["note"] else ""
     return f"""# {card["name"]}
 
@@ -179,7 +184,7 @@ def in_words(card: Card) -> str:
 | torch | {card["torch"]} |
 
 {words.remarks(card)}
-{note}
+{pictures}{note}
 ## Recipe
 
 | | |
@@ -224,8 +229,12 @@ def curves(card: Card) -> str:
         reached.plot(
             *zip(*seen, strict=True), "o-", color="#3b82c4", markersize=3, label="held out"
         )
-    lowest = min([0.0, *(value for _, value in seen)])
-    reached.set(xlabel="epoch", ylabel=words.figure, ylim=(lowest, 1))
+    values = [value for _, value in seen]
+    limits = (min([0.0, *values]), 1.0)
+    if max(values, default=0.0) > 1:
+        # decibels, which begin nowhere
+        limits = (min(values) - 1, max(values) + 1)
+    reached.set(xlabel="epoch", ylabel=words.figure, ylim=limits)
     if seen:
         reached.legend(frameon=False, loc="lower right")
     for axes in (loss, reached):

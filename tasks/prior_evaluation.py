@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from defender.diffusion.prior import Prior
+from defender.diffusion.sampling import sample
 from defender.metrics.image import psnr
 from defender.noise import derive_seeds, normal
+from defender.norms import to_uint8
 from defender.purifiers import DCTShrinkage, Gaussian, Median, NonLocalMeans
 from defender.types import Purifier
 from tasks.training_data import TrainingData
@@ -24,6 +28,9 @@ COUNT = 1024
 
 BATCH = 64
 
+GRID, GRID_CALLS, GRID_BATCH = 8, 50, 16
+"""Images along a side of the grid of samples, network calls for each, and images at a time."""
+
 FILTERS: dict[str, Callable[[float], list[Purifier]]] = {
     "median": lambda sigma: [Median(window) for window in (3, 5)],
     "gaussian": lambda sigma: [Gaussian(width) for width in (0.5, 0.6, 0.7, 0.8, 1.0, 1.2)],
@@ -35,7 +42,13 @@ FILTERS: dict[str, Callable[[float], list[Purifier]]] = {
 """Filters of several strengths, of which the best at each noise level counts."""
 
 
-def denoising_psnr(prior: Prior, data: TrainingData, sigma: float, count: int = COUNT) -> Tensor:
+def denoising_psnr(
+    prior: Prior,
+    data: TrainingData,
+    sigma: float,
+    count: int = COUNT,
+    device: torch.device | None = None,
+) -> Tensor:
     """PSNR of images after Gaussian noise was taken out of them in one step.
 
     Args:
@@ -43,6 +56,7 @@ def denoising_psnr(prior: Prior, data: TrainingData, sigma: float, count: int = 
         data: held-out images, ingested.
         sigma: standard deviation of the noise, in units of images in [0, 1].
         count: how many images, the first.
+        device: where the prior takes its images; none: on the CPU.
 
     Returns:
         (n,) in dB, in float32.
@@ -51,19 +65,22 @@ def denoising_psnr(prior: Prior, data: TrainingData, sigma: float, count: int = 
     kept = float(prior.schedule.abar[step].sqrt())
 
     def denoise(noisy: Tensor, seeds: Tensor) -> Tensor:
-        clean = prior.denoised(kept * (2 * noisy - 1), step)
-        return ((clean.float() + 1) / 2).clamp(0.0, 1.0)
+        clean = prior.denoised(kept * (2 * noisy.to(device or noisy.device) - 1), step)
+        return ((clean.float().cpu() + 1) / 2).clamp(0.0, 1.0)
 
     return _psnr(denoise, data, sigma, count)
 
 
-def compare(prior: Prior, data: TrainingData, count: int = COUNT) -> dict[str, Any]:
+def compare(
+    prior: Prior, data: TrainingData, count: int = COUNT, device: torch.device | None = None
+) -> dict[str, Any]:
     """Mean PSNR by noise level: noisy, behind the prior, behind each filter at its best.
 
     Args:
         prior: the diffusion model.
         data: held-out images, ingested.
         count: how many images, the first.
+        device: where the prior takes its images; none: on the CPU.
 
     Returns:
         ``n`` and ``levels``: for each, ``sigma``, ``step``, ``noisy``, ``prior``, and ``filters``
@@ -71,7 +88,7 @@ def compare(prior: Prior, data: TrainingData, count: int = COUNT) -> dict[str, A
     """
     levels = []
     for sigma in SIGMAS:
-        made = denoising_psnr(prior, data, sigma, count)
+        made = denoising_psnr(prior, data, sigma, count, device)
         best = {}
         for name, strengths in FILTERS.items():
             tried = [
@@ -91,6 +108,26 @@ def compare(prior: Prior, data: TrainingData, count: int = COUNT) -> dict[str, A
             }
         )
     return {"n": min(count, data.count), "levels": levels}
+
+
+def sample_grid(prior: Prior, device: torch.device) -> bytes:
+    """Images out of noise, rows of ``GRID``, without choosing among them.
+
+    Args:
+        prior: the diffusion model.
+        device: where it is.
+
+    Returns:
+        A PNG.
+    """
+    seeds = torch.arange(GRID * GRID, device=device)
+    made = torch.cat([sample(prior, part, GRID_CALLS).cpu() for part in seeds.split(GRID_BATCH)])
+    channels, height, width = made.shape[1:]
+    rows = to_uint8(made).view(GRID, GRID, channels, height, width).permute(0, 3, 1, 4, 2)
+    pixels = rows.reshape(GRID * height, GRID * width, channels).numpy()
+    sink = io.BytesIO()
+    Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels).save(sink, "PNG", optimize=True)
+    return sink.getvalue()
 
 
 def _with(purifier: Purifier) -> Callable[[Tensor, Tensor], Tensor]:

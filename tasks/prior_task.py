@@ -15,7 +15,7 @@ from defender.prior_training import PriorTraining
 from defender.training import Batches, TrainingState
 from defender.training_parts import autocast
 from tasks.errors import ModelError, SpecError
-from tasks.prior_evaluation import SIGMAS, compare, denoising_psnr
+from tasks.prior_evaluation import SIGMAS, compare, denoising_psnr, sample_grid
 from tasks.priors import load_prior, new_network
 from tasks.train_specs import PriorTrainSpec
 from tasks.training_data import TrainingData
@@ -162,15 +162,23 @@ class PriorTask:
 
     def judged(self, path: Path, device: torch.device) -> Card:
         """How well the exported file takes noise out of held-out images, beside filters."""
-        schedule = self.spec.schedule.schedule()
-        height, width = self.data.shape[1:]
-        prior = load_prior(
-            self.name, str(path.resolve()), self.folder, device, "model", (height, width), schedule
-        )
+        prior = self._read(path, device)
+        schedule = repr(prior.schedule)
         return {
             "digest": prior.digest,
-            "denoising": compare(prior, self.held_out),
-            "size": [height, width],
-            "schedule": repr(schedule),
-            "recipe": {**self.spec.training.model_dump(), "noise": repr(schedule)},
+            "denoising": compare(prior, self.held_out, device=device),
+            "size": list(prior.size),
+            "schedule": schedule,
+            "recipe": {**self.spec.training.model_dump(), "noise": schedule},
         }
+
+    def pictures(self, path: Path, device: torch.device) -> dict[str, bytes]:
+        """Images that the exported file makes out of noise."""
+        return {"samples.png": sample_grid(self._read(path, device), device)}
+
+    def _read(self, path: Path, device: torch.device) -> Prior:
+        height, width = self.data.shape[1:]
+        schedule = self.spec.schedule.schedule()
+        return load_prior(
+            self.name, str(path.resolve()), self.folder, device, "model", (height, width), schedule
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -94,6 +94,15 @@ class TrainingTask(Protocol):
 
         It has ``digest`` and ``recipe`` beside the figures.
         """
+        ...
+
+
+@runtime_checkable
+class Pictured(Protocol):
+    """A training whose outputs have pictures too."""
+
+    def pictures(self, path: Path, device: torch.device) -> dict[str, bytes]:
+        """What the exported file makes, as files for the card, by name."""
         ...
 
 
