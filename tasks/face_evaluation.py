@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from defender.metrics.rates import roc_auc, tpr_at_fpr
+from defender.metrics.verification import Pairs, auc, by_identity, tpr_at_far
 from defender.models.face_encoder import FaceEncoder
 from tasks.batches import BatchRule, batches
 from tasks.training_data import TrainingData
@@ -61,79 +59,37 @@ def bare_pixels(images: Tensor) -> Tensor:
     return functional.normalize(small - small.mean(dim=1, keepdim=True))
 
 
-class Pairs:
-    """All pairs of images, none with itself, and how similar the embeddings are.
+def compared(embeddings: Tensor, people: Tensor) -> Pairs:
+    """Every picture of a set with every other one, each two once.
 
     Args:
-        embeddings: (n, d) of length one.
+        embeddings: (n, d); of more than :data:`MOST_IMAGES`, as many at equal distances.
         people: int64 (n,), whom each image shows.
     """
+    if len(people) > MOST_IMAGES:
+        chosen = torch.linspace(0, len(people) - 1, MOST_IMAGES).round().long()
+        embeddings, people = embeddings[chosen], people[chosen]
+    return Pairs.among(embeddings.numpy(), people.numpy())
 
-    def __init__(self, embeddings: Tensor, people: Tensor) -> None:
-        if len(people) > MOST_IMAGES:
-            chosen = torch.linspace(0, len(people) - 1, MOST_IMAGES).round().long()
-            embeddings, people = embeddings[chosen], people[chosen]
-        known, places = torch.unique(people, return_inverse=True)
-        first, second = torch.triu_indices(len(people), len(people), 1)
-        self.people, self.images = len(known), len(people)
-        self.scores: NDArray[np.float64] = (
-            (embeddings @ embeddings.T)[first, second] + 1
-        ).double().numpy() / 2
-        self.first = places[first].numpy()
-        self.second = places[second].numpy()
-        self.same = self.first == self.second
 
-    @property
-    def genuine(self) -> NDArray[np.float64]:
-        """Similarities of pairs that show one person."""
-        scores: NDArray[np.float64] = self.scores[self.same]
-        return scores
+def figures(pairs: Pairs, images: int) -> dict[str, Any]:
+    """Area under the ROC curve with its interval, accept rates, and what was compared.
 
-    @property
-    def impostor(self) -> NDArray[np.float64]:
-        """Similarities of pairs that show two people."""
-        scores: NDArray[np.float64] = self.scores[~self.same]
-        return scores
-
-    def auc(self) -> float:
-        """Share of pairs of pairs in which the genuine one is the more similar; ties half."""
-        return roc_auc(self.impostor, self.genuine)
-
-    def interval(self) -> tuple[float, float]:
-        """95 % bootstrap interval of the area over people; NaN where there are too few."""
-        levels, places = np.unique(self.scores, return_inverse=True)
-        generator = np.random.default_rng(0)
-        areas = []
-        for _ in range(DRAWS):
-            drawn = np.bincount(
-                generator.integers(0, self.people, self.people), minlength=self.people
-            ).astype(float)
-            weights = np.where(self.same, drawn[self.first], drawn[self.first] * drawn[self.second])
-            genuine, impostor = (
-                np.bincount(places[mask], weights[mask], len(levels))
-                for mask in (self.same, ~self.same)
-            )
-            pairs = genuine.sum() * impostor.sum()
-            if pairs:
-                below = np.cumsum(impostor) - impostor / 2
-                areas.append(float(genuine @ below / pairs))
-        if not areas:
-            return math.nan, math.nan
-        low, high = np.quantile(areas, [0.025, 0.975])
-        return float(low), float(high)
-
-    def figures(self) -> dict[str, Any]:
-        """Area under the ROC curve with its interval, accept rates, and what was compared."""
-        low, high = self.interval()
-        enough = [far for far in FARS if far * len(self.impostor) >= 1]
-        return {
-            "roc_auc": {"value": self.auc(), "ci_low": low, "ci_high": high},
-            "tar": {f"{far:g}": tpr_at_fpr(self.impostor, self.genuine, far) for far in enough},
-            "people": self.people,
-            "images": self.images,
-            "genuine": len(self.genuine),
-            "impostor": len(self.impostor),
-        }
+    Args:
+        pairs: those of :func:`compared`.
+        images: how many pictures there were; at most :data:`MOST_IMAGES` of them were compared.
+    """
+    low, high = by_identity(pairs, auc, draws=DRAWS)
+    impostors = len(pairs.impostor)
+    enough = [far for far in FARS if far * impostors >= 1]
+    return {
+        "roc_auc": {"value": auc(pairs), "ci_low": low, "ci_high": high},
+        "tar": {f"{far:g}": tpr_at_far(pairs, far)[0] for far in enough},
+        "people": len(np.union1d(pairs.first, pairs.second)),
+        "images": min(images, MOST_IMAGES),
+        "genuine": len(pairs.genuine),
+        "impostor": impostors,
+    }
 
 
 def verification(
@@ -148,12 +104,13 @@ def verification(
         device: where both are.
 
     Returns:
-        :meth:`Pairs.figures`, and the areas of the first weights (``first``) and of bare pixels
+        :func:`figures`, and the areas of the first weights (``first``) and of bare pixels
         (``pixels``).
     """
     others: dict[str, Callable[[Tensor], Tensor]] = {"first": first, "pixels": bare_pixels}
     areas = {
-        name: Pairs(embeddings_of(embed, data, device), data.labels).auc()
+        name: auc(compared(embeddings_of(embed, data, device), data.labels))
         for name, embed in others.items()
     }
-    return {**Pairs(embeddings_of(encoder, data, device), data.labels).figures(), **areas}
+    pairs = compared(embeddings_of(encoder, data, device), data.labels)
+    return {**figures(pairs, len(data.labels)), **areas}

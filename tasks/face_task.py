@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from defender.arcface import ArcFaceHead, FaceTraining
+from defender.metrics.verification import auc
 from defender.models.face_encoder import FaceEncoder
 from defender.training import Batches, TrainingState
 from defender.training_parts import autocast
 from tasks.encoders import load_encoder, make_encoder, probe
 from tasks.errors import ModelError, SpecError
-from tasks.face_evaluation import Pairs, embeddings_of, verification
+from tasks.face_evaluation import compared, embeddings_of, verification
 from tasks.models import digest_state, freeze
 from tasks.train_specs import FaceTrainSpec
 from tasks.training_data import Batch, TrainingData
@@ -176,8 +177,8 @@ class FaceTask:
             raise ModelError(f"model: expected an encoder with a head, got {model!r}")
         with autocast(self.recipe.precision if device.type == "cpu" else "fp32"):
             embeddings = embeddings_of(model.eval().encoder, self.held_out, device)
-        pairs = Pairs(embeddings, self.held_out.labels)
-        return {"roc_auc": pairs.auc(), "n": len(pairs.scores)}
+        pairs = compared(embeddings, self.held_out.labels)
+        return {"roc_auc": auc(pairs), "n": len(pairs.similarity)}
 
     def seen(self, look: dict[str, Any]) -> float:
         """The area under the ROC curve."""
