@@ -9,7 +9,8 @@ building any pair twice.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ _SLACK = 1e-9
 
 
 Statistic = Callable[[Pairs, Column], Any]
+Statistics = Callable[[Pairs, Column], Iterable[float]]
 
 
 def far_at(pairs: Pairs, threshold: float, weights: Column | None = None) -> float:
@@ -62,13 +64,65 @@ def threshold_at(pairs: Pairs, far: float) -> float:
     return float(_above(np.partition(impostor, place)[place]))
 
 
-def rates(pairs: Pairs, weights: Column | None = None) -> tuple[Floats, Column, Column]:
-    """Every threshold at which a rate changes, with FAR and FRR there.
+@dataclass(frozen=True, eq=False)
+class Rates:
+    """FAR and FRR at every threshold at which one of them changes.
 
-    Returns:
-        thresholds ascending (the similarities that occur, then one above all of them), FAR and
-        FRR; NaN for a kind of which there is no pair.
+    Args:
+        thresholds: ascending: the similarities that occur, then one above all of them.
+        far: share of impostor pairs accepted at each; NaN where there is none.
+        frr: share of genuine pairs refused at each; NaN where there is none.
     """
+
+    thresholds: Floats
+    far: Column
+    frr: Column
+
+    @property
+    def known(self) -> bool:
+        """Whether there are pairs of both kinds."""
+        return not (np.isnan(self.far[0]) or np.isnan(self.frr[0]))
+
+    def at(self, threshold: float) -> tuple[float, float]:
+        """FAR and FRR at any threshold."""
+        place = int(np.searchsorted(self.thresholds, np.float32(threshold)))
+        place = min(place, len(self.far) - 1)
+        return float(self.far[place]), float(self.frr[place])
+
+    def equal(self) -> tuple[float, float]:
+        """See :func:`equal_error_rate`."""
+        if not self.known:
+            return math.nan, math.nan
+        gap = self.frr - self.far
+        after = int(np.argmax(gap >= 0))
+        before = max(after - 1, 0)
+        step = gap[after] - gap[before]
+        part = float(-gap[before] / step) if step > 0 else 0.0
+        rate = self.far[before] + part * (self.far[after] - self.far[before])
+        low, high = float(self.thresholds[before]), float(self.thresholds[after])
+        return float(rate), low + part * (high - low)
+
+    def tpr_at(self, far: float) -> tuple[float, float]:
+        """See :func:`tpr_at_far`."""
+        _check_far(far)
+        if not self.known:
+            return math.nan, math.nan
+        # of levels with one rate the highest counts: there an impostor is
+        own = np.append(np.flatnonzero(np.diff(self.far) < 0), len(self.far) - 1)
+        falling, levels = self.far[own][::-1], self.thresholds[own].astype(np.float64)[::-1]
+        if far + _SLACK * far < falling[1]:
+            found = float(_above(levels[1]))
+        else:
+            found = float(np.interp(far, falling[1:], levels[1:]))
+        return 1 - self.at(found)[1], found
+
+    def area(self) -> float:
+        """See :func:`auc`."""
+        return float(-np.sum(np.diff(self.far) * (2 - self.frr[1:] - self.frr[:-1])) / 2)
+
+
+def rates(pairs: Pairs, weights: Column | None = None) -> Rates:
+    """FAR and FRR at every threshold."""
     found, places = pairs.levels
     ends = np.append(found, _above(found[-1])) if len(found) else np.zeros(1, np.float32)
     shares = []
@@ -78,7 +132,7 @@ def rates(pairs: Pairs, weights: Column | None = None) -> tuple[Floats, Column, 
         below = np.concatenate([[0.0], np.cumsum(at)])
         with np.errstate(invalid="ignore"):
             shares.append(below / below[-1])
-    return ends, 1 - shares[0], shares[1]
+    return Rates(ends.astype(np.float32), 1 - shares[0], shares[1])
 
 
 def equal_error_rate(pairs: Pairs, weights: Column | None = None) -> tuple[float, float]:
@@ -90,17 +144,7 @@ def equal_error_rate(pairs: Pairs, weights: Column | None = None) -> tuple[float
     Returns:
         rate and threshold; NaN where a kind of pair is missing.
     """
-    levels, far, frr = rates(pairs, weights)
-    gap = frr - far
-    if np.isnan(gap).any():
-        return math.nan, math.nan
-    after = int(np.argmax(gap >= 0))
-    before = max(after - 1, 0)
-    step = gap[after] - gap[before]
-    part = -gap[before] / step if step > 0 else 0.0
-    rate = far[before] + part * (far[after] - far[before])
-    low, high = float(levels[before]), float(levels[after])
-    return float(rate), low + float(part) * (high - low)
+    return rates(pairs, weights).equal()
 
 
 def tpr_at_far(pairs: Pairs, far: float, weights: Column | None = None) -> tuple[float, float]:
@@ -117,24 +161,12 @@ def tpr_at_far(pairs: Pairs, far: float, weights: Column | None = None) -> tuple
     Raises:
         ValueError: a rate out of range.
     """
-    _check_far(far)
-    levels, fars, frrs = rates(pairs, weights)
-    if np.isnan(fars).any() or np.isnan(frrs).any():
-        return math.nan, math.nan
-    # levels without an impostor of their own repeat the rate of the next; those with one lead
-    own = np.append(np.flatnonzero(np.diff(fars) < 0), len(fars) - 1)
-    falling, thresholds = fars[own][::-1], levels[own].astype(np.float64)[::-1]
-    if far + _SLACK * far < falling[1]:
-        found = float(_above(np.float32(thresholds[1])))
-    else:
-        found = float(np.interp(far, falling[1:], thresholds[1:]))
-    return 1 - frr_at(pairs, found, weights), found
+    return rates(pairs, weights).tpr_at(far)
 
 
 def auc(pairs: Pairs, weights: Column | None = None) -> float:
     """Chance that a genuine pair is more similar than an impostor one, ties half; NaN if none."""
-    _, far, frr = rates(pairs, weights)
-    return float(-np.sum(np.diff(far) * (2 - frr[1:] - frr[:-1])) / 2)
+    return rates(pairs, weights).area()
 
 
 def roc(pairs: Pairs) -> tuple[Column, Column]:
@@ -148,10 +180,10 @@ def det(pairs: Pairs) -> tuple[Column, Column]:
 
     The points are close where either rate is small, on logarithmic as on linear axes.
     """
-    _, far, frr = rates(pairs)
-    far, frr = far[::-1], frr[::-1]
-    if np.isnan(far).any() or np.isnan(frr).any():
+    found = rates(pairs)
+    if not found.known:
         return np.empty(0), np.empty(0)
+    far, frr = found.far[::-1], found.frr[::-1]
     chosen = {0, len(far) - 1}
     for rising in (far, 1 - frr):
         for wanted in (np.linspace(0, 1, _POINTS), np.geomspace(_least(rising), 1, _POINTS)):
@@ -172,7 +204,7 @@ def by_identity(
     its two people were drawn, a genuine pair as often as its person.
 
     Args:
-        pairs: the pairs; of a million of a kind, a fixed sample is looked at.
+        pairs: the pairs; of more than a million of a kind, a fixed sample is looked at.
         statistic: maps pairs and weights (k,) to a number; e.g.
             ``lambda pairs, weights: far_at(pairs, 0.6, weights)``.
         draws: bootstrap samples.
@@ -190,25 +222,49 @@ def by_identity(
     "The pigeonhole bootstrap", 2007, DOI 10.1214/07-AOAS122.
     Differs: two draws of one person make no impostor pair.
     """
+    found = all_by_identity(pairs, lambda some, w: [statistic(some, w)], draws=draws, seed=seed)
+    return found[0] if found else (math.nan, math.nan)
+
+
+def all_by_identity(
+    pairs: Pairs, statistics: Statistics, *, draws: int = 1000, seed: int = 0
+) -> list[tuple[float, float]]:
+    """The intervals of several figures from the same draws; see :func:`by_identity`.
+
+    Args:
+        pairs: the pairs.
+        statistics: maps pairs and weights (k,) to numbers, as many every time.
+        draws: bootstrap samples.
+        seed: the same seed gives the same intervals.
+
+    Returns:
+        low and high of each figure; nothing where there are no pairs.
+
+    Raises:
+        ValueError: fewer than one draw.
+    """
     if draws < 1:
         raise ValueError(f"draws: expected >= 1, got {draws}")
     pairs = pairs.thinned(INTERVAL_PAIRS)
     known, places = np.unique(np.concatenate([pairs.first, pairs.second]), return_inverse=True)
     if not len(known):
-        return math.nan, math.nan
+        return []
     first, second = places.reshape(2, -1)
     generator = np.random.default_rng(seed)
-    found = np.empty(draws)
-    for draw in range(draws):
+    found = []
+    for _ in range(draws):
         drawn = np.bincount(generator.integers(0, len(known), len(known)), minlength=len(known))
         counts = drawn.astype(np.float64)
-        own = counts[first]
-        weights = own * np.where(pairs.same, 1.0, counts[second])
-        found[draw] = statistic(pairs, weights)
-    found = found[np.isfinite(found)]
-    if not len(found):
+        weights = counts[first] * np.where(pairs.same, 1.0, counts[second])
+        found.append(list(statistics(pairs, weights)))
+    return [_percentiles(column) for column in np.array(found, dtype=np.float64).T]
+
+
+def _percentiles(drawn: Column) -> tuple[float, float]:
+    finite = drawn[np.isfinite(drawn)]
+    if not len(finite):
         return math.nan, math.nan
-    low, high = np.quantile(found, [0.025, 0.975])
+    low, high = np.quantile(finite, [0.025, 0.975])
     return float(low), float(high)
 
 
@@ -237,6 +293,8 @@ def _check_far(far: float) -> None:
 
 __all__ = [
     "Pairs",
+    "Rates",
+    "all_by_identity",
     "auc",
     "by_identity",
     "det",
