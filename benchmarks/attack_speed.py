@@ -16,7 +16,7 @@ from defender.attacks import IFGSM
 from defender.norms import to_uint8
 from defender.objectives import Misclassify
 from tasks.models import load_model
-from tasks.specs import ModelSpec
+from tasks.subject_specs import ModelSpec
 
 EPSILON, STEP, STEPS, BATCH, ROUNDS = 8 / 255, 2 / 255, 10, 64, 12
 

@@ -23,7 +23,7 @@ from storage.sources.paths import resolve
 from storage.sources.shapes import Shapes
 from tasks.devices import cores
 from tasks.models import load_model
-from tasks.specs import ModelSpec
+from tasks.subject_specs import ModelSpec
 
 EPSILON, STEP, STEPS, BATCH = 0.03, 0.003, 10, 64
 

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from defender.scaling.audit import SAFE, UNRELATED
 from flows.bars import bar_groups
+from flows.face_page import face_verdict, verification_table
 from flows.patch_page import (
     CONTROL,
     CONTROL_MEANING,
@@ -40,6 +41,7 @@ from flows.scorecard import (
 from flows.verdict import caveat, threats, verdict
 from tasks.columns import Columns
 from tasks.drawing import Plot
+from tasks.face_plots import det_plot
 from tasks.figures import plots
 from tasks.fronts import front_plot
 from tasks.further_figures import SIMILARITY
@@ -67,6 +69,7 @@ CONTENTS = (
     ("overview", ("bars",), "At a glance"),
     ("resize", ("resize",), "Resize"),
     ("leaderboard", ("leaderboard",), "Leaderboard"),
+    ("verification", ("verification",), "Verification"),
     ("scores", ("scores", "scores_told"), "Score card"),
     ("detectors", ("detectors", "detectors_told"), "Detectors"),
     ("roc", ("rocs",), "ROC curves"),
@@ -108,6 +111,9 @@ def render(state: Survey, summary: dict[str, Any], columns: Columns) -> str:
     board = [standing_of(one) for one in summary.get("leaderboard", [])]
     if state.bench.has_metric:
         said = quality_verdict(rows, board)
+    systems = summary.get("verification", [])
+    if systems:
+        said = face_verdict(rows, systems)
     if state.bench.has_model and any(not one.control for one in patches):
         said = patch_verdict(rows, patches, summary.get("certification", []))
     front = front_plot(board, baseline_label(state))
@@ -125,6 +131,8 @@ def render(state: Survey, summary: dict[str, Any], columns: Columns) -> str:
         leaderboard=leaderboard_table(board),
         baseline=baseline_label(state),
         front=_inline([front] if front else []),
+        verification=verification_table(rows, systems),
+        errors=_inline([det_plot(state, columns)] if systems else []),
         scores=score_table(deployable(rows), ranked=True),
         scores_told=score_table(told(rows), ranked=False),
         detectors=detector_table(deployable(rows), summary["thresholds"]),

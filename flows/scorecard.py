@@ -13,6 +13,9 @@ Row = dict[str, Any]
 DASH, PERCENT = "\u2013", "\u00a0%"
 BETWEEN = f"\u00a0{DASH}\u2060\u00a0"
 RATES = {name for name, metric in METRICS.items() if metric.kind in ("rate", "class")} | {
+    "far",
+    "frr",
+    "eer",
     "false_positive_rate",
     "true_positive_rate",
     "tpr_at_fpr_0.001",
@@ -30,6 +33,10 @@ TITLES = {
     "defended_gain": "Gain, both defended",
     "score": "Score",
     "score_shift": "Score shift, SD",
+    "far": "FAR",
+    "frr": "FRR",
+    "eer": "EER",
+    "similarity": "Similarity",
     "accuracy": "Accuracy",
     "balanced_accuracy": "Balanced accuracy",
     "attack_success": "Attack success",

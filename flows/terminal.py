@@ -10,6 +10,7 @@ from rich.table import Table
 
 SHOWN = (
     *("gain", "quality", "srcc", "score_shift"),
+    *("far", "frr", "eer", "similarity"),
     *("accuracy", "balanced_accuracy", "attack_success", "label_recovery"),
     *("o1", "o2", "scaled_psnr", "psnr", "ssim"),
 )

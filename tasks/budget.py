@@ -81,9 +81,9 @@ def activation_bytes(bench: Workbench, side: int) -> int:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    if not bench.has_model and not bench.has_metric:
+    if bench.subject is None:
         return 16 * side * side * 4
-    subject: Any = bench.model if bench.has_model else bench.metric
+    subject: Any = bench.subject
     channels = 1 if bench.spec.dataset.colour == "grey" else 3
     image = torch.zeros(1, channels, side, side, device=bench.device, requires_grad=True)
     try:

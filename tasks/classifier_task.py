@@ -15,7 +15,7 @@ from defender.training import Batches, ClassifierTraining, TrainingState
 from tasks.errors import ModelError, SpecError
 from tasks.evaluation import Tally, evaluate
 from tasks.models import MODELS, OTHER_MODELS, load_model, user_network
-from tasks.specs import ModelSpec
+from tasks.subject_specs import ModelSpec
 from tasks.train_specs import TrainSpec
 from tasks.training_data import TrainingData
 from tasks.training_tasks import Card, portable

@@ -46,6 +46,13 @@ class Columns:
             values = pc.fill_null(values, -1)
         return np.asarray(values.to_numpy())
 
+    def vectors(self, name: str, column: str) -> NDArray[np.float32]:
+        """A column of vectors of a node, float32 (n, d)."""
+        values = self.table(name).column(column).combine_chunks()
+        width = values.type.list_size
+        flat = values.flatten().to_numpy(zero_copy_only=False)
+        return np.asarray(flat, dtype=np.float32).reshape(-1, width)
+
 
 def _complete(table: pa.Table, schema: pa.Schema) -> pa.Table:
     for field in schema:

@@ -6,16 +6,16 @@ No weights come with the package.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from defender.models.face_encoder import FaceEncoder, Fit, Normalisation
+from defender.models.face_encoder import FaceEncoder, Normalisation
 from defender.models.faces import (
     InceptionResnetV1,
     MobileFaceNet,
@@ -24,6 +24,7 @@ from defender.models.faces import (
     iresnet50,
     iresnet100,
 )
+from storage.sources.paths import places
 from tasks.errors import ModelError
 from tasks.models import (
     attribute_of,
@@ -38,7 +39,7 @@ from tasks.models import (
     source_of,
     user_network,
 )
-from tasks.specs import Strict
+from tasks.subject_specs import EncoderSpec
 
 NESTED = ("state_dict", "model_state_dict", "model", "backbone", "encoder", "network", "net")
 """Keys under which a checkpoint may hold the state dict."""
@@ -93,34 +94,6 @@ OTHER_ENCODERS = {
 }
 
 
-class EncoderSpec(Strict):
-    """Which face encoder tells people apart, and how images are prepared for it.
-
-    ``name`` is an architecture with its checkpoint as ``weights``, or
-    ``python:<module>:<factory>``.
-    """
-
-    name: str
-    weights: str | None = Field(default=None, description="state dict, .safetensors or .pt")
-    label: str | None = None
-    side: PositiveInt | None = Field(
-        default=None, description="height and width that the network sees; none: as known"
-    )
-    normalisation: Normalisation | None = Field(
-        default=None, description="how values are normalised; none: as the weights were trained"
-    )
-    fit: Fit = Field(default="stretch", description="whether images keep their aspect")
-    scale: float = Field(
-        default=1.0, gt=0, le=1, description="share of height and width that the image fills"
-    )
-    flip: bool = Field(default=False, description="add the embedding of the mirror image")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_form(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
-
-
 def make_network(name: str, side: int | None = None, field: str = "encoder") -> nn.Module:
     """An architecture of :data:`ENCODERS` with fresh weights.
 
@@ -139,6 +112,17 @@ def make_network(name: str, side: int | None = None, field: str = "encoder") -> 
         return known.factory(side or known.side)
     except ValueError as error:
         raise ModelError(f"{field}.side: {error}") from None
+
+
+def weights_path(stated: str, folder: Path) -> Path:
+    """Where public weights lie: beside the specification, or where data sets are looked for.
+
+    Args:
+        stated: path as the specification states it.
+        folder: folder of the specification.
+    """
+    tried = places(stated, folder, os.environ)
+    return next((place for place in tried if place.is_file()), tried[0])
 
 
 def read_encoder_state(
@@ -227,7 +211,8 @@ def make_encoder(spec: EncoderSpec, folder: Path, field: str = "encoder") -> Fac
         expected = ", ".join([*ENCODERS, *OTHER_ENCODERS])
         raise ModelError(f"{field}.name: expected one of {expected}, got {spec.name!r}")
     if spec.weights is not None:
-        state = read_encoder_state(folder / spec.weights, heads, f"{field}.weights")
+        path = weights_path(spec.weights, folder)
+        state = read_encoder_state(path, heads, f"{field}.weights")
         load_state(network, state, spec.weights, f"{field}.weights")
     prepared = (size, normalisation, spec.fit, spec.scale, spec.flip)
     made_of = [digest_state(network.state_dict()), str(network), str(prepared), source]

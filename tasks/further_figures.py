@@ -70,7 +70,7 @@ def _certification(summary: Summary) -> list[Row]:
         }
         right = column["prediction"] == summary.labels
         certified = column["certified"] == 1
-        seconds = _seconds(summary, node)
+        seconds = summary.state.seconds(node)
         found = [
             summary.rate(node, "accuracy", right[counted]),
             summary.rate(node, "certified_accuracy", (right & certified)[counted]),
@@ -101,18 +101,6 @@ def _by_class(
         }
         for label in np.unique(labels).tolist()
     ]
-
-
-def _seconds(summary: Summary, node: Node) -> float | None:
-    """Seconds of computing an image, None where the marks do not say."""
-    state, spent, images = summary.state, 0.0, 0
-    for index in state.indices(node):
-        given = state.done[(node.name, index)]
-        mark = state.bench.store.ledger(node.fingerprint).read(given.ref.key)
-        if mark is None or "seconds" not in mark.receipt:
-            return None
-        spent, images = spent + float(mark.receipt["seconds"]), images + given.images
-    return spent / images if images else None
 
 
 def _explanation(summary: Summary) -> list[Row]:

@@ -11,11 +11,19 @@ from defender.ensembles import Ensemble
 from defender.noise import derive_seeds
 from defender.norms import quantise_within
 from defender.objectives import Classify, Defended, Misclassify, RaiseScore
+from defender.objectives_face import Dodge, Impersonate
 from tasks.errors import ModelError
 from tasks.workbench import Workbench
 
 
-def goal(bench: Workbench, position: int, images: Tensor, labels: Tensor, seeds: Tensor) -> Any:
+def goal(
+    bench: Workbench,
+    position: int,
+    images: Tensor,
+    labels: Tensor,
+    seeds: Tensor,
+    enrolled: Tensor | None = None,
+) -> Any:
     """The objective of an attack on a batch, seen through a purifier where the attack knows one.
 
     Args:
@@ -24,6 +32,7 @@ def goal(bench: Workbench, position: int, images: Tensor, labels: Tensor, seeds:
         images: clean images (b, c, h, w) in [0, 1].
         labels: true labels, int64 (b,), -1 where there is none.
         seeds: int64 (b,).
+        enrolled: embeddings (b, d) of the pictures that an attack on a face encoder is about.
 
     Raises:
         ModelError: for a label or target that the model has no output for.
@@ -32,6 +41,8 @@ def goal(bench: Workbench, position: int, images: Tensor, labels: Tensor, seeds:
     if bench.has_metric:
         metric: Any = bench.metric
         objective: Any = RaiseScore(metric, images if metric.needs_reference else None)
+    elif bench.has_encoder:
+        objective = _verification(bench, position, images, enrolled)
     else:
         objective = _classes(bench, position, images, labels)
     if spec.through is None:
@@ -44,6 +55,16 @@ def goal(bench: Workbench, position: int, images: Tensor, labels: Tensor, seeds:
         seeds=derive_seeds(seeds, "through"),
         backward=spec.backward,
     )
+
+
+def _verification(
+    bench: Workbench, position: int, images: Tensor, enrolled: Tensor | None
+) -> Impersonate | Dodge:
+    if enrolled is None:
+        raise ModelError(f"attacks[{position}]: expected enrolled pictures, got none")
+    threshold = bench.spec.faces.threshold
+    aim = Impersonate if bench.spec.attacks[position].aim == "impersonate" else Dodge
+    return aim(bench.encoder, enrolled, threshold)
 
 
 def _classes(bench: Workbench, position: int, images: Tensor, labels: Tensor) -> Any:

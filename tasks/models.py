@@ -27,7 +27,7 @@ from defender.models.whitened import cifar_resnet_wide
 from defender.models.xray import xray_cnn
 from tasks.errors import ModelError
 from tasks.query_models import QueryModel, http_endpoint, python_callable
-from tasks.specs import ModelSpec
+from tasks.subject_specs import ModelSpec
 
 
 @dataclass(frozen=True)

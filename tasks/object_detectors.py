@@ -21,7 +21,7 @@ from tasks.models import (
     read_state,
     user_network,
 )
-from tasks.specs import ModelSpec
+from tasks.subject_specs import ModelSpec
 
 
 def load_object_detector(

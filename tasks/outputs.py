@@ -134,6 +134,8 @@ def write_outputs(
     content = _describe(state, rows, rejected.num_rows, summary.thresholds)
     if bench.has_metric:
         content["leaderboard"] = [one.as_dict() for one in standings(state, summary.columns)]
+    if bench.has_encoder:
+        content["verification"] = summary.faces.systems()
     content |= further_sections(summary)
     written += write_fitted(state, folder)
     write_json(folder / "summary.json", content)
@@ -203,6 +205,8 @@ def _readable(name: str) -> str:
 
 def _write_scores(summary: Summary, folder: Path) -> list[str]:
     source = summary.columns.table("ingest").select(["id", "name", "label"])
+    if summary.bench.has_encoder:
+        source = source.append_column("person", pa.array(summary.faces.people, pa.int64()))
     remove(folder / "scores")
     written = []
     for node in summary.state.plan:
@@ -261,10 +265,9 @@ def _describe(
 
 
 def _model(bench: Workbench) -> dict[str, str] | None:
-    spec = bench.spec.model or bench.spec.metric
+    spec, subject = bench.spec.model or bench.spec.metric or bench.spec.encoder, bench.subject
     if spec is None:
         return None
-    subject = bench.model if bench.has_model else bench.metric
     return {"name": spec.name, "digest": getattr(subject, "digest", "")}
 
 

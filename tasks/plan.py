@@ -79,7 +79,8 @@ class Plan:
             inputs = {"images": "ingest"}
             if bench.targets[position] is not None:
                 inputs["target"] = self._add_targets(bench, position, label)
-            asks = "target" not in inputs and bench.attacks[position].threat not in CALM
+            hides = bench.attacks[position].budget == "scaling"
+            asks = not hides and bench.attacks[position].threat not in CALM
             config = self._stage(
                 "attack",
                 bench.attacks[position],
@@ -88,8 +89,9 @@ class Plan:
                 draws=spec.draws,
                 **through,
                 **common,
-                **({"pipeline": repr(bench.pipeline)} if "target" in inputs else {}),
+                **({"pipeline": repr(bench.pipeline)} if hides else {}),
                 **({"metric": repr(bench.metric)} if bench.has_metric and asks else {}),
+                **(self._encoder(bench, position) if bench.has_encoder and asks else {}),
             )
             if bench.must_fit(position):
                 inputs["fit"] = self._fit_of(bench, position, label, config)
@@ -131,6 +133,11 @@ class Plan:
         if surrogates is not None:
             return " + ".join(repr(bench.others[label]) for label in surrogates)
         return repr(bench.model) if bench.has_model else None
+
+    def _encoder(self, bench: Workbench, position: int) -> dict[str, Any]:
+        """What an attack on a face encoder asks, and what for."""
+        aim, threshold = bench.spec.attacks[position].aim, bench.spec.faces.threshold
+        return {"encoder": repr(bench.encoder), "aim": aim, "threshold": threshold}
 
     def _fit_of(self, bench: Workbench, position: int, label: str, attack: dict[str, Any]) -> str:
         """The stage that fits an attack, its own or that of another attack."""
@@ -258,6 +265,7 @@ class Plan:
             "columns": sorted(bench.distortions),
             **({} if bench.pipeline is None else {"pipeline": repr(bench.pipeline)}),
             **({"metric": repr(bench.metric)} if bench.has_metric else {}),
+            **({"encoder": repr(bench.encoder)} if bench.has_encoder else {}),
             **({"likeness": 1} if bench.has_metric and "quality" in bench.spec.metrics else {}),
             **{name: common[name] for name in ("batch", "device")},
         }

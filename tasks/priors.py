@@ -41,7 +41,7 @@ class Architecture:
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "small-prior": Architecture(small_prior, (32, 32), "4.0 M parameters, 32 x 32 colour"),
+    "small-prior": Architecture(small_prior, (32, 32), "1.5 M parameters, 32 x 32 colour"),
     "ddpm-cifar10": Architecture(ddpm_cifar10, (32, 32), "Ho et al., 35.7 M parameters, 32 x 32"),
     "ddpm-celeba-hq": Architecture(
         ddpm_celeba_hq, (256, 256), "Ho et al., 113.7 M parameters, 256 x 256"

@@ -41,7 +41,7 @@ from tasks.models import (
     source_of,
     user_network,
 )
-from tasks.specs import MetricSpec
+from tasks.subject_specs import MetricSpec
 
 NAME, WEIGHTS, RANGE = "metric.name", "metric.weights", "metric.score_range"
 PROBE_SIDE = 224

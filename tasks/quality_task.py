@@ -22,7 +22,7 @@ from tasks.errors import ModelError, SpecError
 from tasks.models import freeze, load_state
 from tasks.quality_evaluation import judge, scores_of
 from tasks.quality_models import QUALITY_MODELS, linearity_metadata, load_metric
-from tasks.specs import MetricSpec
+from tasks.subject_specs import MetricSpec
 from tasks.train_specs import QualityTrainSpec
 from tasks.training_tasks import Card, portable
 

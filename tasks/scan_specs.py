@@ -18,7 +18,8 @@ from tasks.building import build, parameter_fields
 from tasks.errors import SpecError
 from tasks.names import find, suggestion
 from tasks.spec_files import parse, parse_spec
-from tasks.specs import SIDES, DetectorSpec, PipelineSpec, RunName, Spec, Strict
+from tasks.specs import SIDES, DetectorSpec, PipelineSpec, RunName, Spec
+from tasks.subject_specs import Strict
 
 RATE = 0.01
 """False positive rate of a calibration where none is stated."""

@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     ConfigDict,
     Field,
     PositiveInt,
@@ -22,6 +21,7 @@ from pydantic import (
 from defender.scaling import Pipeline
 from defender.spelling import parse_number
 from tasks.presets import expanded
+from tasks.subject_specs import EncoderSpec, FacesSpec, MetricSpec, ModelSpec, Strict
 
 Policy = Literal["observe", "reject", "purify-if-flagged"]
 
@@ -38,24 +38,8 @@ RunName = Annotated[
 """Name of a run: the folder of its outputs in the store."""
 
 
-def _above_zero(value: tuple[float, ...]) -> tuple[float, ...]:
-    if not value or not all(part > 0 for part in value):
-        raise ValueError(f"expected numbers above 0, got {list(value)}")
-    return value
-
-
-Deviations = Annotated[tuple[float, ...], AfterValidator(_above_zero)]
-"""Standard deviations of the channels."""
-
-
 SIDES = re.compile(r"\s*(\d+)\s*x\s*(\d+)\s*")
 """Height and width in one word: ``224x224``."""
-
-
-class Strict(BaseModel):
-    """A part of a specification: read only, and unknown fields are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class DatasetSpec(Strict):
@@ -79,59 +63,6 @@ class DatasetSpec(Strict):
     def options(self) -> dict[str, Any]:
         """The options that belong to the kind of dataset."""
         return dict(self.model_extra or {})
-
-
-class ModelSpec(Strict):
-    """Which model is attacked and defended.
-
-    ``name`` is a shipped model, ``torchvision:<architecture>``, ``python:<module>:<factory>``,
-    ``callable:<module>:<function>`` (queries only) or the URL of an HTTP endpoint (queries only).
-    """
-
-    name: str
-    weights: str | None = Field(default=None, description="state dict, .safetensors or .pt")
-    mean: tuple[float, ...] | None = Field(default=None, description="channel means, [0, 1]")
-    std: Deviations | None = Field(default=None, description="channel deviations, [0, 1]")
-    classes: int | None = Field(default=None, ge=2, description="outputs of a query-only model")
-    timeout: float = Field(default=30.0, gt=0, description="seconds an HTTP query may take")
-    label: str | None = None
-
-    @field_validator("name", mode="after")
-    @classmethod
-    def _named(cls, value: str) -> str:
-        if not value.strip():
-            raise ValueError("expected the name of a model, got nothing")
-        return value
-
-
-class MetricSpec(Strict):
-    """Which image-quality metric is attacked and defended.
-
-    ``name`` is a shipped metric, ``linearity:<backbone>`` with its checkpoint as ``weights``,
-    ``piq:<metric>``, ``pyiqa:<metric>`` or ``python:<module>:<factory>``.
-    """
-
-    name: str
-    weights: str | None = Field(default=None, description="checkpoint, .safetensors or .pth")
-    label: str | None = None
-    score_range: tuple[float, float] | None = Field(
-        default=None, description="scores of the worst and the best images, the smaller first"
-    )
-    lower_is_better: bool | None = Field(
-        default=None, description="whether smaller scores mean better images; none: as known"
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_form(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
-
-    @field_validator("score_range")
-    @classmethod
-    def _rising(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
-        if value is not None and not value[0] < value[1]:
-            raise ValueError(f"expected the smaller score first, got {list(value)}")
-        return value
 
 
 class PipelineSpec(Strict):
@@ -217,6 +148,16 @@ class AttackSpec(AlgorithmSpec):
     certifiers: tuple[str, ...] | None = Field(
         default=None, description="labels of the certifiers tried on this attack; none: all"
     )
+    aim: Literal["impersonate", "dodge"] = Field(
+        default="impersonate",
+        description="of an attack on a face encoder: pass as the person of another picture, or "
+        "not be recognised (from a random start: an image is most like itself)",
+    )
+    pairing: Literal["keyed", "in-order"] = Field(
+        default="keyed",
+        description="which picture of another data set belongs to an image: drawn by a key, or "
+        "the one at the same place",
+    )
 
 
 class StrengthSpec(Strict):
@@ -279,6 +220,10 @@ class Spec(Strict):
     metric: MetricSpec | None = Field(
         default=None, description="image-quality metric that is attacked, in place of a model"
     )
+    encoder: EncoderSpec | None = Field(
+        default=None, description="face encoder that is attacked, in place of a model"
+    )
+    faces: FacesSpec = FacesSpec()
     others: tuple[ModelSpec, ...] = Field(
         default=(), description="further models that are shown the images; attacks may use them"
     )
@@ -314,6 +259,10 @@ class Spec(Strict):
         "target_psnr",
         "o1",
         "o2",
+        "far",
+        "frr",
+        "eer",
+        "similarity",
     )
     compute: ComputeSpec = ComputeSpec()
     examples: int = Field(default=3, ge=0, le=50, description="images a row of the report's grid")

@@ -19,10 +19,12 @@ from tasks.defences import DefenceFile
 from tasks.defending import defend
 from tasks.distorting import distort
 from tasks.errors import SpecError
+from tasks.faces import enrolled_for, recognised
 from tasks.fitting import fit, settled, strength
 from tasks.goals import goal, stored
 from tasks.patch_stages import answer, answers, boxes_of, certify, explain, located, paste
 from tasks.precomputed import Precomputed
+from tasks.purify_folder_export import export
 from tasks.quality_scores import opinion
 from tasks.scaled_scores import ScaledScores
 from tasks.targets import like
@@ -51,6 +53,7 @@ def attack(chunk: Chunk) -> Made:
     if algorithm.budget == "patch":
         return paste(chunk, algorithm)
     labels, seeds = chunk.labels(), chunk.seeds()
+    enrolled = enrolled_for(chunk, clean) if bench.has_encoder else None
     pictures = chunk.images("target") if "target" in chunk.inputs else None
 
     def run(images: Tensor, batch: Batch) -> Tensor:
@@ -60,7 +63,8 @@ def attack(chunk: Chunk) -> Made:
         elif algorithm.threat == "none":
             objective = None
         else:
-            given = batch.pick(labels), batch.pick(seeds)
+            known = None if enrolled is None else batch.pick(enrolled)
+            given = batch.pick(labels), batch.pick(seeds), known
             objective = goal(bench, node.position, images, *given)
         return stored(algorithm, images, objective, batch.pick(seeds))
 
@@ -68,15 +72,21 @@ def attack(chunk: Chunk) -> Made:
 
 
 def target(chunk: Chunk) -> Made:
-    """Choose the picture that is hidden in each image, at the size the model will see it."""
+    """Choose the picture that an attack on each image is about.
+
+    One that is to be hidden is kept at the size that the model will see, a face as it is.
+    """
     bench = chunk.bench
     pool, pipeline = bench.targets[chunk.node.position], bench.pipeline
-    if pool is None or pipeline is None:
+    if pool is None or (pipeline is None and not bench.has_encoder):
         raise SpecError(f"{chunk.node.name}: expected pictures to hide and a pipeline")
     found, rows = pool.read(chunk.index, chunk.rows["name"].to_pylist())
     made = []
     for picture, image in zip(found, chunk.images("images"), strict=True):
         pixels = torch.tensor(like(picture, image.shape[0]))[None]
+        if pipeline is None:
+            made.append(pixels[0].contiguous().numpy())
+            continue
         made.append(pipeline.of(pixels)(pixels)[0].contiguous().numpy())
     return Made(made, rows.add_column(0, "id", pa.array(chunk.ids, pa.string())))
 
@@ -148,6 +158,8 @@ def score(chunk: Chunk) -> Made:
             columns |= scaled.columns(batch, images)
         return columns
 
+    if bench.has_encoder:
+        return Made(rows=recognised(chunk, map_columns(current, bench.rule, bench.device, run)))
     failures = chunk.failures("images")
     failed = frozenset(i for i, reason in enumerate(failures) if reason is not None)
     columns = map_columns(current, bench.rule, bench.device, run, failed)
@@ -171,4 +183,5 @@ STAGES: dict[str, StageFunction] = {
     "answer": answer,
     "certify": certify,
     "explain": explain,
+    "export": export,
 }

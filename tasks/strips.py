@@ -84,6 +84,9 @@ class _Row:
         elif self.state.bench.has_metric:
             value = float(self._values(score, "score")[self.example.index])
             self._add(role, pixels, caption=f"score {value:.4g}", note=note)
+        elif "similarity" in self.columns.table(score).schema.names:
+            value = float(self._values(score, "similarity")[self.example.index])
+            self._add(role, pixels, caption=f"similarity {value:.3f}", note=note)
         else:
             self._add(role, pixels, note=note)
 
@@ -118,7 +121,8 @@ class _Row:
         label = int(self._values(node.inputs["target"], "target_label")[index])
         if label >= 0 and pool is not None and pool.pool is self.state.bench.dataset:
             note = f"truly {class_name(self.state, label)}"
-        self._add("hidden picture", self.example.hidden, caption=caption, note=note)
+        role = "to be taken for" if self.state.bench.has_encoder else "hidden picture"
+        self._add(role, self.example.hidden, caption=caption, note=note)
 
     def parts(self, *, answered: bool) -> None:
         """Masks and layers of the purifier."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from defender.metrics.rates import (
     wilson,
 )
 from tasks.columns import Column, Columns, Split
+from tasks.face_figures import FaceFigures
 from tasks.nodes import Node
 from tasks.survey import Survey
 from tasks.thresholds import Threshold
@@ -47,6 +49,11 @@ class Summary:
             self.clean_prediction = self.columns.column("score/none/none", "prediction")
         self.split = Split.of(self.columns.table("ingest"), self.bench.spec.calibration)
         self.thresholds: dict[str, float] = {}
+
+    @cached_property
+    def faces(self) -> FaceFigures:
+        """The figures of face verification."""
+        return FaceFigures(self.bench, self.columns, self.split)
 
     def rows(self) -> list[Row]:
         """Every row, in the order of the plan."""
@@ -127,7 +134,7 @@ class Summary:
     ) -> Row:
         """A figure of a node with its interval."""
         spec = self.bench.spec
-        subject = spec.model or spec.metric
+        subject = spec.model or spec.metric or spec.encoder
         draws = 1
         if node.attack != "none":
             position = self.state.plan.nodes[f"attack/{node.attack}"].position
@@ -197,6 +204,10 @@ class Summary:
             yield from self._rates(node, prediction, np.ones(len(counted), dtype=bool), counted)
         if self.bench.has_metric:
             yield from self._quality(node)
+        if self.bench.has_encoder:
+            for metric, value, low, high, n in self.faces.figures(node):
+                if self._wanted(metric):
+                    yield self.row(node, metric, value, low, high, n)
         if node.attack == "none" and node.purifier == "none":
             return
         there = self.columns.table(node.name).schema.names

@@ -83,6 +83,17 @@ class Survey:
         ref = ChunkRef(work.node.fingerprint, work.key)
         self.done[(work.node.name, work.index)] = Input(ref, mark.content, mark.images)
 
+    def seconds(self, node: Node) -> float | None:
+        """Seconds of computing an image of a finished node, None where the marks do not say."""
+        spent, images = 0.0, 0
+        for index in self.indices(node):
+            given = self.done[(node.name, index)]
+            mark = self.bench.store.ledger(node.fingerprint).read(given.ref.key)
+            if mark is None or "seconds" not in mark.receipt:
+                return None
+            spent, images = spent + float(mark.receipt["seconds"]), images + given.images
+        return spent / images if images else None
+
     @property
     def total(self) -> int:
         """Chunks of all stages together."""
@@ -107,6 +118,7 @@ def survey(
     *,
     hashed: bool = True,
     found: Callable[[Finding], None] | None = None,
+    plan: Plan | None = None,
 ) -> Survey:
     """Look at every chunk of a run.
 
@@ -115,10 +127,11 @@ def survey(
         hashed: re-hash every stored byte; otherwise only marks are read.
         found: called with every damaged file; the walk then goes on as if the chunk were whole
             where its mark can still be read, so that damage further on is found too.
+        plan: its stages; none: those of its specification.
     """
     if not bench.dataset.opened:
         bench.catalogue(keep=False)
-    plan = Plan(bench)
+    plan = plan or Plan(bench)
     state = Survey(bench, plan, bench.dataset.chunk_count)
     for node in plan:
         for index in state.indices(node):

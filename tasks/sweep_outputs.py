@@ -78,7 +78,7 @@ def describe(
     """Every trial with its figures, and which of them are on the front."""
     spec, bench = sweep.spec, sweep.bench
     on_front = front(tried, spec.objectives, spec.sweep.constraints)
-    subject: Any = bench.model if bench.has_model else bench.metric
+    subject: Any = bench.subject
     stated = spec.model or spec.metric
     return {
         "name": spec.name,

@@ -17,7 +17,8 @@ from defender.metrics import METRICS
 from defender.spelling import parse_number
 from tasks.names import suggestion
 from tasks.spec_files import override, parse, read_content
-from tasks.specs import AlgorithmSpec, Spec, Strict
+from tasks.specs import AlgorithmSpec, Spec
+from tasks.subject_specs import Strict
 
 Value = bool | int | float | str
 PLACE = re.compile(r"\{([A-Za-z_]\w*)\}")

@@ -7,6 +7,7 @@ first that can be used. A picture that comes to the pool changes the choice of f
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -36,9 +37,22 @@ class TargetPool:
         pool: the dataset of pictures; the same one to hide its images in each other.
         seed: seed of the run.
         other_class: choose among pictures with another label only.
+        identity: regular expression whose group in a name stands for the label; none: labels are
+            those of the dataset.
+        in_order: each image gets the picture at its own place, and no other.
     """
 
-    def __init__(self, images: Dataset, pool: Dataset, seed: int, *, other_class: bool) -> None:
+    def __init__(
+        self,
+        images: Dataset,
+        pool: Dataset,
+        seed: int,
+        *,
+        other_class: bool,
+        identity: str | None = None,
+        in_order: bool = False,
+    ) -> None:
+        self._identity, self.in_order = identity, in_order
         self.images = images
         self.pool = pool
         self.seed = seed
@@ -47,7 +61,9 @@ class TargetPool:
 
     def identity(self) -> dict[str, Any]:
         """What the choice depends on besides the names of pictures and images."""
-        return {"pool": self.pool.identity()["source"], "other_class": self.other_class}
+        more: dict[str, Any] = {} if self._identity is None else {"identity": self._identity}
+        more |= {"in_order": True} if self.in_order else {}
+        return {"pool": self.pool.identity()["source"], "other_class": self.other_class, **more}
 
     @cached_property
     def _items(self) -> list[Item]:
@@ -63,7 +79,20 @@ class TargetPool:
 
     @cached_property
     def _labels(self) -> NDArray[np.int64]:
-        return np.array([-1 if i.label is None else i.label for i in self._items], dtype=np.int64)
+        return np.array([self._class_of(item) for item in self._items], dtype=np.int64)
+
+    def _class_of(self, item: Item) -> int:
+        """The label of a picture, or a number that stands for its person; -1 for none."""
+        if self._identity is None:
+            return -1 if item.label is None else item.label
+        person = person_in(self._identity, item.name)
+        return -1 if person is None else _hash(person) >> 1
+
+    @cached_property
+    def _order(self) -> dict[str, int]:
+        """The place of each image of the dataset that is attacked."""
+        items = (item for chunk in self.images.chunks for item in chunk.items)
+        return {item.name: place for place, item in enumerate(items)}
 
     def candidates(self, item: Item) -> list[Item]:
         """The first pictures in the ranking of an image, the best one first.
@@ -71,14 +100,23 @@ class TargetPool:
         Raises:
             SourceError: where the pool has no picture for it.
         """
+        if self.in_order:
+            place = self._order[item.name]
+            if place >= len(self._items):
+                raise SourceError(
+                    f"{item.name}: expected as many pictures as images, there are "
+                    f"{len(self._items)} of {len(self._order)}"
+                )
+            return [self._items[place]]
         order = _mix(self._keys ^ np.uint64(_hash(f"{self.seed} target {item.name}")))
         allowed = np.ones(len(order), dtype=bool)
         if self.pool is self.images:
             allowed[self._places[item.name]] = False
         if self.other_class:
-            if item.label is None:
+            own = self._class_of(item)
+            if own < 0:
                 raise SourceError(f"{item.name}: expected a label to choose another class by")
-            allowed &= (self._labels != item.label) & (self._labels >= 0)
+            allowed &= (self._labels != own) & (self._labels >= 0)
         places = np.flatnonzero(allowed)
         if not len(places):
             raise SourceError(f"{item.name}: expected a picture to hide, the pool has none for it")
@@ -139,6 +177,12 @@ class TargetPool:
             return {}
         result = ingest_chunk(self.pool.source, items, self.images.decode_options)
         return dict(zip(result.rows["name"].to_pylist(), result.images, strict=True))
+
+
+def person_in(pattern: str, name: str) -> str | None:
+    """Who is on an image, from its name: what the group of a regular expression finds."""
+    found = re.search(pattern, name)
+    return None if found is None else found[1]
 
 
 def like(picture: Pixels, channels: int) -> Pixels:

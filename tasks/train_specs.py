@@ -18,20 +18,11 @@ from defender.quality_training import QualityTraining
 from defender.scaling import Pipeline
 from defender.spelling import parse_number
 from defender.training import ClassifierTraining
-from tasks.encoders import EncoderSpec
 from tasks.errors import SpecError
 from tasks.names import suggestion
 from tasks.spec_files import override, parse, read_content
-from tasks.specs import (
-    AttackSpec,
-    DatasetSpec,
-    Deviations,
-    MetricSpec,
-    ModelSpec,
-    PipelineSpec,
-    RunName,
-    Strict,
-)
+from tasks.specs import AttackSpec, DatasetSpec, PipelineSpec, RunName
+from tasks.subject_specs import Deviations, EncoderSpec, MetricSpec, ModelSpec, Strict
 
 
 class ArchitectureSpec(Strict):

@@ -24,11 +24,13 @@ from tasks.building import build
 from tasks.datasets import Dataset
 from tasks.defences import PURIFIER_KINDS
 from tasks.devices import choose_device, prepare
+from tasks.encoders import load_encoder
 from tasks.errors import ModelError, SpecError
 from tasks.models import load_model
 from tasks.nodes import CALM
-from tasks.precomputed import ATTACK_KINDS, Precomputed
+from tasks.precomputed import ATTACK_KINDS
 from tasks.quality_models import load_metric
+from tasks.run_checks import check_attacks, check_subject
 from tasks.specs import AlgorithmSpec, AttackSpec, DatasetSpec, Spec, label_of
 from tasks.targets import TargetPool
 
@@ -120,6 +122,31 @@ class Workbench:
             raise SpecError("metric: expected an image-quality metric, got nothing")
         return load_metric(self.spec.metric, self.folder, self.device)
 
+    @cached_property
+    def encoder(self) -> nn.Module:
+        """The face encoder that is attacked and defended.
+
+        Raises:
+            SpecError: where the specification names none.
+        """
+        if self.spec.encoder is None:
+            raise SpecError("encoder: expected a face encoder, got nothing")
+        return load_encoder(self.spec.encoder, self.folder, self.device)
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether the specification names a face encoder."""
+        return self.spec.encoder is not None
+
+    @property
+    def subject(self) -> nn.Module | None:
+        """What is attacked and defended: the model, the metric, the encoder, or nothing."""
+        if self.has_model:
+            return self.model
+        if self.has_metric:
+            return self.metric
+        return self.encoder if self.has_encoder else None
+
     @property
     def has_metric(self) -> bool:
         """Whether the specification names an image-quality metric."""
@@ -166,22 +193,38 @@ class Workbench:
         """For each attack the pictures that it hides, or None where it hides none."""
         made: dict[str, TargetPool] = {}
         pools: list[TargetPool | None] = []
-        for spec in self.spec.attacks:
-            if spec.targets is None:
+        for spec, attack in zip(self.spec.attacks, self.attacks, strict=True):
+            stated = spec.targets
+            if stated is None and self.has_encoder and self.impersonates(spec, attack):
+                stated = "other-class"
+            if stated is None:
                 pools.append(None)
                 continue
-            key = repr(spec.targets)
+            key = repr((stated, spec.pairing))
             if key not in made:
-                made[key] = self._target_pool(spec.targets)
+                made[key] = self._target_pool(stated, in_order=spec.pairing == "in-order")
             pools.append(made[key])
         return pools
 
-    def _target_pool(self, stated: str | DatasetSpec) -> TargetPool:
+    @staticmethod
+    def impersonates(spec: AttackSpec, attack: Any) -> bool:
+        """Whether an attack on a face encoder needs a picture of somebody else."""
+        return spec.aim == "impersonate" and attack.threat not in (*CALM, "precomputed")
+
+    def _target_pool(self, stated: str | DatasetSpec, *, in_order: bool) -> TargetPool:
         if isinstance(stated, str):
             pool, other_class = self.dataset, stated == "other-class"
         else:
             pool, other_class = Dataset(stated, self.folder), False
-        return TargetPool(self.dataset, pool, self.spec.seed, other_class=other_class)
+        identity = self.spec.faces.identity if self.has_encoder else None
+        return TargetPool(
+            self.dataset,
+            pool,
+            self.spec.seed,
+            other_class=other_class,
+            identity=identity,
+            in_order=in_order,
+        )
 
     @cached_property
     def detectors(self) -> list[Any]:
@@ -252,107 +295,10 @@ class Workbench:
         """
         _ = self.dataset, self.device, self.attacks, self.detectors, self.purifiers
         _ = self.others, self.certifiers, self.fit_sets
-        self._check_subject()
+        check_subject(self)
         if self.spec.baseline is not None:
             self.purifier_position(self.spec.baseline, "baseline")
-        for i, (spec, attack) in enumerate(zip(self.spec.attacks, self.attacks, strict=True)):
-            if spec.through is not None:
-                purifier = self.purifiers[self.purifier_position(spec.through)]
-                if purifier.knowledge == "reference":
-                    raise SpecError(
-                        f"attacks[{i}].through: expected a purifier that works without the clean "
-                        f"original, got {spec.through!r}"
-                    )
-            if isinstance(attack, Precomputed):
-                attack.check(self.dataset, f"attacks[{i}]")
-            self._check_targets(i, spec, attack)
-            self._check_tried(i, spec)
-            self._check_sources(i, spec)
-
-    def _check_subject(self) -> None:
-        if self.has_model and self.has_metric:
-            raise SpecError("metric: expected either model or metric, got both")
-        for field in ("others", "certifiers", "explain"):
-            if getattr(self.spec, field) and not self.has_model:
-                raise SpecError(f"{field}: expected a model of classes beside it, got none")
-        if self.has_model:
-            _ = self.model
-        if not self.has_metric:
-            return
-        _ = self.metric
-        if self.pipeline is not None:
-            raise SpecError(
-                "pipeline: a quality metric sees images as they are; expected none, or "
-                "dataset.resize"
-            )
-
-    def _check_sources(self, i: int, spec: AttackSpec) -> None:
-        for label in spec.surrogates or ():
-            if label not in self.others:
-                raise SpecError(
-                    f"attacks[{i}].surrogates: expected labels of others: "
-                    f"{', '.join(self.others) or 'there are none'}; got {label!r}"
-                )
-        if spec.surrogates is not None and not (spec.surrogates and self.has_model):
-            raise SpecError(f"attacks[{i}].surrogates: expected models of classes, got none")
-        if spec.fit_dataset is not None and (spec.fitted is not None or not self.must_fit(i)):
-            raise SpecError(f"attacks[{i}].fit_dataset: {spec.name} is not fitted; expected none")
-        if spec.fitted is None:
-            if self.must_fit(i) and self.attacks[i].threat in CALM:
-                raise SpecError(
-                    f"attacks[{i}].fitted: expected the label of the patch that this {spec.name} "
-                    "is a control of, got none"
-                )
-            return
-        labels = [label_of(one) for one in self.spec.attacks]
-        known = [
-            labels[k] for k in range(i) if self.must_fit(k) and not self.spec.attacks[k].fitted
-        ]
-        if spec.fitted not in known or not self.must_fit(i):
-            raise SpecError(
-                f"attacks[{i}].fitted: expected the label of an attack above that is fitted: "
-                f"{', '.join(known) or 'there is none'}; got {spec.fitted!r}"
-            )
-
-    def _check_tried(self, i: int, spec: AttackSpec) -> None:
-        for field in ("detectors", "purifiers", "certifiers"):
-            known = [label_of(one) for one in getattr(self.spec, field)]
-            for label in getattr(spec, field) or ():
-                if label not in known:
-                    raise SpecError(
-                        f"attacks[{i}].{field}: expected labels of {field}: "
-                        f"{', '.join(known) or 'there are none'}; got {label!r}"
-                    )
-
-    def _check_targets(self, i: int, spec: AttackSpec, attack: Any) -> None:
-        hides = attack.budget == "scaling"
-        if hides and self.pipeline is None:
-            raise SpecError(
-                f"attacks[{i}]: {spec.name} expected the resize it attacks; add the field pipeline "
-                "to the specification, such as {target: 64x64}"
-            )
-        if hides and spec.targets is None:
-            raise SpecError(
-                f"attacks[{i}].targets: expected the pictures that {spec.name} hides: other-class, "
-                "other-image or a dataset, got nothing"
-            )
-        asks = attack.threat not in (*CALM, "precomputed")
-        if not hides and not self.has_model and not self.has_metric and asks:
-            raise SpecError(f"attacks[{i}]: {spec.name} attacks a model; expected the field model")
-        if spec.target is not None and self.has_metric:
-            raise SpecError(f"attacks[{i}].target: a quality metric has no classes; expected none")
-        if spec.strength is not None and (not asks or hides or not hasattr(attack, "strength")):
-            raise SpecError(
-                f"attacks[{i}].strength: {spec.name} has no strength that could be searched; "
-                "expected none"
-            )
-        if not hides and spec.targets is not None:
-            raise SpecError(f"attacks[{i}].targets: {spec.name} hides no picture; expected none")
-        if hides and spec.through is not None:
-            raise SpecError(
-                f"attacks[{i}].through: {spec.name} cannot see through a purifier; AdaptiveScaling "
-                "names the filter it is made against"
-            )
+        check_attacks(self)
 
     def _check_labels(self) -> None:
         for field in ("attacks", "detectors", "purifiers", "certifiers"):

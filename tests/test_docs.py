@@ -219,6 +219,8 @@ def test_every_field_of_a_specification_is_described() -> None:
         "`dataset`": specs.DatasetSpec,
         "`model`": specs.ModelSpec,
         "`metric`": specs.MetricSpec,
+        "`encoder`": specs.EncoderSpec,
+        "`faces`": specs.FacesSpec,
         "`pipeline`": specs.PipelineSpec,
         "`attacks`": specs.AttackSpec,
         "`detectors`": specs.DetectorSpec,

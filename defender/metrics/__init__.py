@@ -23,15 +23,15 @@ class Metric:
         better: which direction is better for the defender.
         kind: ``"rate"`` (true or false for each image, a share of a dataset), ``"distortion"``
             (a number for a pair of images), ``"mask"`` (a share for each image), ``"class"`` (a
-            share of a dataset that is no plain share of its images) or ``"score"`` (made from the
-            scores of an image-quality metric).
+            share of a dataset that is no plain share of its images), ``"score"`` (made from the
+            scores of an image-quality metric) or ``"verification"`` (made from pairs of faces).
         unit: unit of the number.
     """
 
     name: str
     doc: str
     better: Literal["higher", "lower"] = "higher"
-    kind: Literal["rate", "distortion", "mask", "class", "score"] = "distortion"
+    kind: Literal["rate", "distortion", "mask", "class", "score", "verification"] = "distortion"
     unit: str = ""
 
 
@@ -93,6 +93,33 @@ METRICS: dict[str, Metric] = {
             "rise of the mean score over the clean images', in standard deviations of theirs",
             better="lower",
             kind="score",
+        ),
+        Metric(
+            "far",
+            "clean images: share of the pairs of two people that are accepted at the threshold of "
+            "the defence; attacked images: share that passes as the person it impersonates",
+            better="lower",
+            kind="verification",
+        ),
+        Metric(
+            "frr",
+            "share of the pairs of one person's pictures, the first behind the defence, the other "
+            "enrolled as it is, that are refused; no picture is paired with itself",
+            better="lower",
+            kind="verification",
+        ),
+        Metric(
+            "eer",
+            "rate at the threshold at which as many pairs of two people are accepted as pairs of "
+            "one person are refused",
+            better="lower",
+            kind="verification",
+        ),
+        Metric(
+            "similarity",
+            "mean similarity to the enrolled picture that the attack is about, (cos + 1) / 2",
+            better="lower",
+            kind="verification",
         ),
         Metric("psnr", "peak signal-to-noise ratio, peak 1, inf for equal images", unit="dB"),
         Metric(

@@ -268,4 +268,4 @@ def ddpm_celeba_hq() -> UNet:
 
 def small_prior() -> UNet:
     """A network for 32 x 32 colour images that works on squares of 2 x 2 pixels."""
-    return UNet(64, (1, 2), (1,), groups=16, patch=2)
+    return UNet(48, (1, 2), (), blocks=1, groups=16, patch=2)

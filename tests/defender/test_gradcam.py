@@ -20,7 +20,7 @@ from defender.models.scaled import Scaled
 from defender.scaling import Pipeline
 from tasks.models import load_model
 from tasks.query_models import QueryModel
-from tasks.specs import ModelSpec
+from tasks.subject_specs import ModelSpec
 
 
 def images(n: int = 3, channels: int = 3, height: int = 32, width: int = 32) -> Tensor:

@@ -14,7 +14,8 @@ from tasks.devices import prepare
 from tasks.evaluation import evaluate
 from tasks.models import load_model
 from tasks.spec_files import load_spec
-from tasks.specs import DatasetSpec, ModelSpec
+from tasks.specs import DatasetSpec
+from tasks.subject_specs import ModelSpec
 from tasks.summary import Summary
 from tasks.survey import Survey, survey
 from tasks.training_data import TrainingData

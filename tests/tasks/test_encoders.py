@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from defender.models.face_encoder import FaceEncoder, similarity
-from tasks.encoders import EncoderSpec, load_encoder, make_network
+from tasks.encoders import load_encoder, make_network
 from tasks.errors import ModelError
+from tasks.subject_specs import EncoderSpec
 
 CPU = torch.device("cpu")
 SIDE = 16

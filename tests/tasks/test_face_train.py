@@ -11,12 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from tasks.encoders import EncoderSpec, load_encoder, make_network
+from tasks.encoders import load_encoder, make_network
 from tasks.errors import ModelError, SpecError
-from tasks.face_evaluation import Pairs
+from tasks.face_evaluation import compared, figures
 from tasks.model_card import export, exported, in_words, weights_path
 from tasks.models import read_state
 from tasks.spec_files import parse
+from tasks.subject_specs import EncoderSpec
 from tasks.train_specs import FaceTrainSpec, kind_of, train_spec_of
 from tasks.training import Trainer
 from tasks.training_tasks import Card
@@ -159,29 +160,30 @@ def test_what_does_not_fit_is_named_as_in_the_specification(tmp_path: Path) -> N
         parse(FaceTrainSpec, content(training={"margin": -1}), "spec")
 
 
-def pairs() -> Pairs:
-    """Two pictures of each of three people in the plane."""
+def plane() -> tuple[torch.Tensor, torch.Tensor]:
+    """Two pictures of each of three people in the plane, and whom they show."""
     angles = torch.tensor([0.0, 0.1, 1.0, 1.6, 2.0, 2.3])
-    embeddings = torch.stack([angles.cos(), angles.sin()], dim=1)
-    return Pairs(embeddings, torch.tensor([7, 7, 2, 2, 5, 5]))
+    return torch.stack([angles.cos(), angles.sin()], dim=1), torch.tensor([7, 7, 2, 2, 5, 5])
 
 
-def test_pairs_by_hand() -> None:
-    compared = pairs()
+def test_figures_by_hand() -> None:
+    found = figures(compared(*plane()), 6)
     # differences of angles 0.1, 0.6, 0.3 are genuine; impostor ones below 0.6: 0.4 (of 1.6 and 2.0)
-    assert (len(compared.genuine), len(compared.impostor)) == (3, 12)
-    assert compared.auc() == pytest.approx(1 - 1 / 36)
-    low, high = compared.interval()
-    assert 0.5 < low <= compared.auc() <= high <= 1.0
+    assert (found["people"], found["images"]) == (3, 6)
+    assert (found["genuine"], found["impostor"]) == (3, 12)
+    area = found["roc_auc"]
+    assert area["value"] == pytest.approx(1 - 1 / 36)
+    assert 0.5 < area["ci_low"] <= area["value"] <= area["ci_high"] <= 1.0
+    # no rate can be told from twelve impostor pairs
+    assert found["tar"] == {}
 
 
 def test_more_images_than_are_compared_are_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks.face_evaluation.MOST_IMAGES", 4)
-    compared = pairs()
-    assert (compared.images, len(compared.scores)) == (4, 6)
+    pairs = compared(*plane())
+    assert (figures(pairs, 6)["images"], len(pairs.similarity)) == (4, 6)
 
 
-def test_no_interval_where_draws_have_no_impostors() -> None:
-    embeddings = torch.eye(2)[torch.tensor([0, 0, 1])]
-    compared = Pairs(embeddings, torch.tensor([0, 0, 0]))
-    assert all(np.isnan(compared.interval()))
+def test_no_interval_where_nobody_is_an_impostor() -> None:
+    area = figures(compared(torch.eye(2)[torch.tensor([0, 0, 1])], torch.zeros(3)), 3)["roc_auc"]
+    assert all(np.isnan([area["value"], area["ci_low"], area["ci_high"]]))

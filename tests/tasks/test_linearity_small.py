@@ -13,7 +13,8 @@ from defender.distortions import TRAINED
 from tasks.distorted_data import DistortedData
 from tasks.quality_evaluation import correlation, scores_of
 from tasks.quality_models import load_metric
-from tasks.specs import DatasetSpec, MetricSpec
+from tasks.specs import DatasetSpec
+from tasks.subject_specs import MetricSpec
 from tasks.train_specs import QualityTrainSpec, load_train_spec
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples/train-linearity.yaml"

@@ -10,7 +10,7 @@ from safetensors.torch import load
 from tasks.classifier_task import ClassifierTask
 from tasks.model_card import export, exported, weights_path
 from tasks.models import load_model
-from tasks.specs import ModelSpec
+from tasks.subject_specs import ModelSpec
 from tasks.training import Trainer
 from tasks.training_tasks import Card
 from tests.tasks import small_training as small

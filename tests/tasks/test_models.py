@@ -21,7 +21,7 @@ from defender.objectives import Misclassify
 from storage.sources import Shapes
 from tasks.errors import ModelError
 from tasks.models import MODELS, digest_state, load_model, load_state, read_state
-from tasks.specs import ModelSpec
+from tasks.subject_specs import ModelSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ from torch import nn
 from tasks import object_detectors
 from tasks.errors import ModelError
 from tasks.object_detectors import load_object_detector
-from tasks.specs import ModelSpec
+from tasks.subject_specs import ModelSpec
 from tests.defender.object_detectors import FAMILIES, detector, images
 
 CPU = torch.device("cpu")

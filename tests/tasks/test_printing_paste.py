@@ -19,7 +19,8 @@ from storage.decode import Decoded, decode
 from storage.errors import DatasetNotFound, StorageError
 from tasks import printing_paste
 from tasks.errors import SpecError
-from tasks.printing_paste import PasteRequest, apply_patch, result_names
+from tasks.printing_paste import PasteRequest, apply_patch
+from tasks.result_files import result_names
 
 GRID = 3
 SIZES = {"a.png": (24, 24), "cat/b.jpg": (40, 31), "cat/c.bmp": (20, 33), "dog/d.png": (64, 64)}

@@ -17,7 +17,7 @@ from defender.objectives import RaiseScore, value_and_gradient
 from defender.types import QualityMetric
 from tasks.errors import ModelError
 from tasks.quality_models import LoadedMetric, load_metric
-from tasks.specs import MetricSpec
+from tasks.subject_specs import MetricSpec
 
 CPU = torch.device("cpu")
 FETCHES = {"LPIPS", "DISTS", "PieAPP", "brisque", "CLIPIQA"}

@@ -22,7 +22,7 @@ from tasks.quality_models import (
     load_metric,
     read_linearity_checkpoint,
 )
-from tasks.specs import MetricSpec
+from tasks.subject_specs import MetricSpec
 from tests.tasks.metric_files import State, random_state, save, second_opinion
 
 CPU = torch.device("cpu")

@@ -21,7 +21,8 @@ from tasks.quality_evaluation import correlation, scores_of
 from tasks.quality_models import load_metric
 from tasks.quality_task import QualityTask
 from tasks.spec_files import parse
-from tasks.specs import DatasetSpec, MetricSpec
+from tasks.specs import DatasetSpec
+from tasks.subject_specs import MetricSpec
 from tasks.train_specs import QualityTrainSpec
 from tasks.training import Trainer
 from tasks.training_tasks import Card

@@ -10,7 +10,7 @@ import torch
 from defender.models.scaled import Scaled
 from tasks.evaluation import evaluate
 from tasks.models import load_model
-from tasks.specs import ModelSpec
+from tasks.subject_specs import ModelSpec
 from tasks.train_specs import load_train_spec
 from tasks.training_data import TrainingData
 

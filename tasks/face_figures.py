@@ -1,0 +1,181 @@
+"""Figures of face verification: pairs are formed here, of the embeddings that are stored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from defender.metrics.verification import (
+    Pairs,
+    auc,
+    by_identity,
+    equal_error_rate,
+    far_at,
+    frr_at,
+    threshold_at,
+    tpr_at_far,
+)
+from tasks.columns import Columns, Split
+from tasks.errors import SpecError
+from tasks.faces import people
+from tasks.nodes import Node
+from tasks.survey import Survey
+from tasks.workbench import Workbench
+
+FARS = (1e-3, 1e-4)
+"""False acceptance rates at which the share of accepted genuine pairs is given."""
+DRAWS = 400
+"""Bootstrap samples of an interval."""
+
+Figure = tuple[str, float, float, float, int]
+"""Metric, value, ends of its interval, and what it is a share or mean of."""
+
+
+class FaceFigures:
+    """What a verification system with a defence in front of it accepts.
+
+    Only probes go through the defence; enrolled pictures are compared as they are. The threshold
+    of each defence is that at which the stated share of clean pairs of two people passes, unless
+    the specification fixes one for all.
+
+    Args:
+        bench: the run.
+        columns: its per-image columns.
+        split: which images count.
+
+    Raises:
+        SpecError: where the images do not show two people, or nobody twice.
+    """
+
+    def __init__(self, bench: Workbench, columns: Columns, split: Split) -> None:
+        self.bench = bench
+        self.columns = columns
+        self.counted = split.counted
+        self.people = people(bench, columns.table("ingest"))
+        self._pairs: dict[tuple[str, bool], Pairs] = {}
+        self._thresholds: dict[str, float] = {}
+        known, times = np.unique(self.people[self.among], return_counts=True)
+        if len(known) < 2 or times.max(initial=0) < 2:
+            raise SpecError(
+                "faces.identity: expected pictures of two people or more, and two of somebody, "
+                f"got {len(known)} people on {int(self.among.sum())} pictures"
+            )
+
+    @cached_property
+    def among(self) -> NDArray[np.bool_]:
+        """Images that count and show somebody known."""
+        return np.asarray(self.counted & (self.people >= 0), dtype=bool)
+
+    def embeddings(self, node: str) -> NDArray[np.float32]:
+        """The stored embeddings of a score node, of the images that count."""
+        return self.columns.vectors(node, "embedding")[self.among]
+
+    def pairs(self, node: str, *, self_pairs: bool = False) -> Pairs:
+        """All pairs of the images of a score node with the clean images as they are enrolled."""
+        key = node, self_pairs
+        if key not in self._pairs:
+            enrolled = self.embeddings("score/none/none")
+            self._pairs[key] = Pairs.across(
+                self.embeddings(node), enrolled, self.people[self.among], self_pairs=self_pairs
+            )
+        return self._pairs[key]
+
+    def threshold(self, purifier: str) -> float:
+        """Similarity from which a pair is accepted behind a purifier."""
+        if purifier not in self._thresholds:
+            fixed = self.bench.spec.faces.threshold
+            clean = self.pairs(f"score/none/{purifier}")
+            found = threshold_at(clean, self.bench.spec.faces.far) if fixed is None else fixed
+            self._thresholds[purifier] = found
+        return self._thresholds[purifier]
+
+    def figures(self, node: Node) -> Iterator[Figure]:
+        """Far, frr, eer and similarity of a score node, with intervals by identity."""
+        limit, pairs = self.threshold(node.purifier), self.pairs(node.name)
+        genuine = int(pairs.same.sum())
+        if node.attack == "none":
+            impostor = len(pairs.same) - genuine
+            low, high = self._interval(pairs, "far", limit)
+            yield "far", far_at(pairs, limit), low, high, impostor
+            low, high = self._interval(pairs, "eer", limit)
+            yield "eer", equal_error_rate(pairs)[0], low, high, impostor
+        elif "similarity" in self.columns.table(node.name).schema.names:
+            similar = self.columns.column(node.name, "similarity")[self.among]
+            passed = (similar.astype(np.float32) >= np.float32(limit)).astype(np.float64)
+            whose = self.people[self.among]
+            yield ("far", float(passed.mean()), *self._clustered(passed, whose), len(passed))
+            low, high = self._clustered(similar, whose)
+            yield "similarity", float(similar.mean()), low, high, len(similar)
+        low, high = self._interval(pairs, "frr", limit)
+        yield "frr", frr_at(pairs, limit), low, high, genuine
+
+    @staticmethod
+    def systems_of(state: Survey) -> list[Node]:
+        """The score nodes of clean images, one a defence."""
+        return [node for node in state.plan if node.kind == "score" and node.attack == "none"]
+
+    def systems(self) -> list[dict[str, Any]]:
+        """For each defence on clean images: threshold, rates, and how they were counted."""
+        found = []
+        state = self.columns.state
+        for node in self.systems_of(state):
+            limit, pairs = self.threshold(node.purifier), self.pairs(node.name)
+            flattered = self.pairs(node.name, self_pairs=True)
+            rate, at = equal_error_rate(pairs)
+            found.append(
+                {
+                    "purifier": node.purifier,
+                    "threshold": limit,
+                    "fixed": self.bench.spec.faces.threshold is not None,
+                    "far": far_at(pairs, limit),
+                    "frr": frr_at(pairs, limit),
+                    "frr_with_self_pairs": frr_at(flattered, limit),
+                    "eer": rate,
+                    "eer_threshold": at,
+                    "auc": auc(pairs),
+                    "tpr_at_far": {f"{far:g}": tpr_at_far(pairs, far)[0] for far in FARS},
+                    "genuine_pairs": int(pairs.same.sum()),
+                    "impostor_pairs": int((~pairs.same).sum()),
+                    "people": len(np.unique(self.people[self.among])),
+                    "images": int(self.among.sum()),
+                    "seconds": self._seconds(state, node.purifier),
+                }
+            )
+        return found
+
+    @staticmethod
+    def _seconds(state: Survey, purifier: str) -> float | None:
+        """Seconds that a defence takes for an image."""
+        node = state.plan.nodes.get(f"purify/none/{purifier}")
+        return None if node is None else state.seconds(node)
+
+    def _interval(self, pairs: Pairs, metric: str, limit: float) -> tuple[float, float]:
+        def statistic(given: Pairs, weights: NDArray[np.float64]) -> float:
+            if metric == "far":
+                return far_at(given, limit, weights)
+            if metric == "frr":
+                return frr_at(given, limit, weights)
+            return equal_error_rate(given, weights)[0]
+
+        draws = DRAWS if metric != "eer" else DRAWS // 4
+        return by_identity(pairs, statistic, draws=draws, seed=self.bench.spec.seed)
+
+    def _clustered(
+        self, values: NDArray[np.float64], whose: NDArray[np.int64]
+    ) -> tuple[float, float]:
+        """95 % bootstrap interval of a mean, attackers drawn with all their images."""
+        known, place = np.unique(whose, return_inverse=True)
+        sums = np.bincount(place, values)
+        counts = np.bincount(place)
+        if len(known) < 2:
+            return math.nan, math.nan
+        generator = np.random.default_rng(self.bench.spec.seed)
+        drawn = generator.integers(0, len(known), (DRAWS, len(known)))
+        means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+        low, high = np.quantile(means, (0.025, 0.975))
+        return float(low), float(high)
