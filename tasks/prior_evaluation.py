@@ -121,7 +121,9 @@ def sample_grid(prior: Prior, device: torch.device) -> bytes:
         A PNG.
     """
     seeds = torch.arange(GRID * GRID, device=device)
-    made = torch.cat([sample(prior, part, GRID_CALLS).cpu() for part in seeds.split(GRID_BATCH)])
+    made = torch.cat(
+        [sample(prior, part, GRID_CALLS).cpu() for part in torch.split(seeds, GRID_BATCH)]
+    )
     channels, height, width = made.shape[1:]
     rows = to_uint8(made).view(GRID, GRID, channels, height, width).permute(0, 3, 1, 4, 2)
     pixels = rows.reshape(GRID * height, GRID * width, channels).numpy()
