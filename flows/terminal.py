@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 SHOWN = (
-    *("gain", "quality", "srcc", "score_shift"),
-    *("far", "frr", "eer", "similarity"),
-    *("accuracy", "balanced_accuracy", "attack_success", "label_recovery"),
+    *("gain", "gain_mean", "gain_worst", "quality", "srcc", "score_shift"),
+    *("far", "far_mean", "far_worst", "far_majority", "frr", "eer", "similarity"),
+    *("accuracy", "accuracy_mean", "accuracy_worst", "accuracy_majority"),
+    *("balanced_accuracy", "attack_success", "label_recovery"),
     *("o1", "o2", "scaled_psnr", "psnr", "ssim"),
 )
 DETECTION = ("false_positive_rate", "true_positive_rate", "roc_auc", "tpr_at_fpr_0.01")

@@ -23,10 +23,41 @@ def further(
     attacks = [node for node in nodes.values() if node.kind == "attack"]
     sources = [("ingest", "none"), *((node.name, node.attack) for node in attacks)]
     rule = {name: common[name] for name in ("batch", "device")}
+    yield from _redraws(bench, nodes)
     yield from _answers(bench, sources, rule)
     yield from _certificates(bench, sources, nodes, rule)
     if bench.spec.explain is not None:
         yield from _maps(bench, sources, nodes, rule)
+
+
+def _redraws(bench: Workbench, nodes: Mapping[str, Node]) -> Iterator[Node]:
+    for node in nodes.values():
+        if node.kind != "purify":
+            continue
+        draws = bench.spec.purifiers[node.position].draws
+        if draws == 1 or bench.subject is None or (bench.has_encoder and node.attack == "none"):
+            continue
+        inputs = {"images": node.inputs["images"], "clean": "ingest"}
+        if bench.has_encoder:
+            target = nodes[f"attack/{node.attack}"].inputs.get("target")
+            if target is None:
+                continue
+            inputs["target"] = target
+        yield Node(
+            f"redraw/{node.attack}/{node.purifier}",
+            "redraw",
+            inputs,
+            node.position,
+            attack=node.attack,
+            purifier=node.purifier,
+            config={
+                **node.config,
+                "kind": "redraw",
+                "rules": [RULES["redraw"], RULES["purify"], RULES["score"]],
+                "draws": draws,
+                "subject": repr(bench.subject),
+            },
+        )
 
 
 def _answers(

@@ -20,6 +20,8 @@ RULES = {
     "answer": 1,
     "certify": 1,
     "explain": 1,
+    "redraw": 1,
+    "export": 1,
 }
 """Version of what this package itself does in a stage; raising one recomputes that stage."""
 
@@ -35,7 +37,8 @@ class Node:
     Args:
         name: unique within the plan; what status and progress show.
         kind: ``ingest``, ``target``, ``fit``, ``strength``, ``attack``, ``detect``, ``purify``,
-            ``score``, ``answer``, ``certify`` or ``explain``.
+            ``score``, ``answer``, ``certify``, ``explain``, ``redraw`` or
+            ``export``.
         inputs: node that supplies each input, by role.
         position: index of the algorithm in its list of the specification; -1 for none.
         attack, detector, purifier: labels this node stands for.

@@ -10,7 +10,7 @@ import torch
 from defender.metrics import ssim
 from defender.purifiers import Learned
 from tasks.attacked_data import AttackedData, run_fields
-from tasks.specs import AlgorithmSpec, Spec, label_of
+from tasks.specs import PurifierSpec, Spec, label_of
 from tasks.summary import Summary
 from tasks.survey import Survey, survey
 from tasks.train_specs import PurifyTrainSpec
@@ -46,7 +46,7 @@ def judge(spec: PurifyTrainSpec, folder: Path, store: str, weights: Path) -> dic
     free = {"purifiers": None, "detectors": None}
     fields = run_fields(spec) | {
         "attacks": tuple(attack.model_copy(update=free) for attack in spec.attacks),
-        "purifiers": (AlgorithmSpec.model_validate(stated),),
+        "purifiers": (PurifierSpec.model_validate(stated),),
         "metrics": (*LIKENESS, *subject),
     }
     run = Spec(name="training", dataset=spec.held_out, **fields)

@@ -69,7 +69,7 @@ def _check_needs(bench: Workbench, i: int, spec: AttackSpec, attack: Any) -> Non
     if needs == "margin" and bench.has_encoder:
         if bench.spec.faces.threshold is None:
             raise SpecError(
-                f"attacks[{i}]: {spec.name} goes to the boundary; expected faces.threshold, got none"
+                f"attacks[{i}]: {spec.name} goes to a boundary; expected faces.threshold, got none"
             )
         return
     what = "a quality metric" if bench.has_metric else "a face encoder"

@@ -184,6 +184,14 @@ class DetectorSpec(AlgorithmSpec):
         return (value,) if isinstance(value, str) else value
 
 
+class PurifierSpec(AlgorithmSpec):
+    """A purifier, and how often a random one is drawn."""
+
+    draws: int = Field(
+        default=1, ge=1, le=1000, description="times that each image is purified and asked about"
+    )
+
+
 class ExplainSpec(Strict):
     """Heat maps of what the model looks at, for the true and for the predicted class."""
 
@@ -232,7 +240,7 @@ class Spec(Strict):
     )
     attacks: tuple[AttackSpec, ...] = ()
     detectors: tuple[DetectorSpec, ...] = ()
-    purifiers: tuple[AlgorithmSpec, ...] = ()
+    purifiers: tuple[PurifierSpec, ...] = ()
     certifiers: tuple[AlgorithmSpec, ...] = ()
     explain: ExplainSpec | None = Field(
         default=None, description="compare heat maps of attacked and purified images; none: do not"

@@ -26,6 +26,7 @@ from tasks.patch_stages import answer, answers, boxes_of, certify, explain, loca
 from tasks.precomputed import Precomputed
 from tasks.purify_folder_export import export
 from tasks.quality_scores import opinion
+from tasks.redraws import redraw
 from tasks.scaled_scores import ScaledScores
 from tasks.targets import like
 
@@ -183,5 +184,6 @@ STAGES: dict[str, StageFunction] = {
     "answer": answer,
     "certify": certify,
     "explain": explain,
+    "redraw": redraw,
     "export": export,
 }

@@ -21,6 +21,7 @@ from defender.metrics.rates import (
 from tasks.columns import Column, Columns, Split
 from tasks.face_figures import FaceFigures
 from tasks.nodes import Node
+from tasks.redraw_figures import over_draws
 from tasks.survey import Survey
 from tasks.thresholds import Threshold
 from tasks.workbench import DISTORTIONS
@@ -208,6 +209,8 @@ class Summary:
             for metric, value, low, high, n in self.faces.figures(node):
                 if self._wanted(metric):
                     yield self.row(node, metric, value, low, high, n)
+        if f"redraw/{node.attack}/{node.purifier}" in self.state.plan.nodes:
+            yield from self._redrawn(node)
         if node.attack == "none" and node.purifier == "none":
             return
         there = self.columns.table(node.name).schema.names
@@ -217,6 +220,22 @@ class Summary:
                 yield self.mean(node, metric, values)
         if "o1" in there:
             yield from self._goals(node)
+
+    def _redrawn(self, node: Node) -> Iterator[Row]:
+        """What comes of drawing a randomised defence again and again."""
+        kind = "model" if self.bench.has_model else "metric" if self.bench.has_metric else "encoder"
+        among, limit = self.split.counted, 0.0
+        if kind == "model":
+            among = among & (self.labels >= 0)
+        elif kind == "encoder":
+            among, limit = self.faces.among, self.faces.threshold(node.purifier)
+        source = self.state.plan.nodes[f"purify/{node.attack}/{node.purifier}"]
+        draws = self.bench.spec.purifiers[source.position].draws
+        for metric, values in over_draws(self.columns, node, kind, self.labels, limit):
+            if not self._wanted(metric.rpartition("_")[0]):
+                continue
+            make = self.rate if values.dtype == bool else self.mean
+            yield {**make(node, metric, values[among]), "draws": draws}
 
     def _quality(self, node: Node) -> Iterator[Row]:
         """What a quality metric says; purification is judged against the clean image."""

@@ -17,7 +17,7 @@ from defender.metrics import METRICS
 from defender.spelling import parse_number
 from tasks.names import suggestion
 from tasks.spec_files import override, parse, read_content
-from tasks.specs import AlgorithmSpec, Spec
+from tasks.specs import PurifierSpec, Spec
 from tasks.subject_specs import Strict
 
 Value = bool | int | float | str
@@ -285,7 +285,7 @@ class SweepSpec(Spec):
         """
         fields: dict[str, Any] = {name: getattr(self, name) for name in Spec.model_fields}
         if purifier is not None:
-            tried = AlgorithmSpec(name=purifier, label=CANDIDATE)
+            tried = PurifierSpec(name=purifier, label=CANDIDATE)
             fields["purifiers"] = (*self.purifiers, tried)
         return Spec(**{**fields, "metrics": self.measured})
 

@@ -121,6 +121,43 @@ METRICS: dict[str, Metric] = {
             better="lower",
             kind="verification",
         ),
+        Metric(
+            "accuracy_mean",
+            "accuracy over several draws of a random defence",
+            kind="class",
+        ),
+        Metric(
+            "accuracy_worst",
+            "the predicted class is the true label in every draw: an attacker may try as often",
+            kind="rate",
+        ),
+        Metric(
+            "accuracy_majority",
+            "the class that most draws give is the true label",
+            kind="rate",
+        ),
+        Metric(
+            "far_mean",
+            "share of attacked pictures that pass, over several draws of a random defence",
+            better="lower",
+            kind="verification",
+        ),
+        Metric(
+            "far_worst",
+            "the attacked picture passes in one draw or more: an attacker may try as often",
+            better="lower",
+            kind="verification",
+        ),
+        Metric(
+            "far_majority",
+            "the attacked picture passes in more than half of the draws",
+            better="lower",
+            kind="verification",
+        ),
+        Metric(
+            "gain_mean", "gain over several draws of a random defence", better="lower", kind="score"
+        ),
+        Metric("gain_worst", "largest gain of several draws", better="lower", kind="score"),
         Metric("psnr", "peak signal-to-noise ratio, peak 1, inf for equal images", unit="dB"),
         Metric(
             "psnr_legacy",

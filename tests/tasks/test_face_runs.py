@@ -211,7 +211,7 @@ def test_people_come_from_names(tmp_path: Path) -> None:
         ),
         (
             {"attacks": [{"name": "CarliniWagner", "epsilon": 1}]},
-            r"attacks\[0\]: CarliniWagner goes to the boundary; expected faces.threshold",
+            r"attacks\[0\]: CarliniWagner goes to a boundary; expected faces.threshold",
         ),
         (
             {"attacks": [{"name": "APGD", "epsilon": 0.03, "loss": "dlr"}]},
