@@ -22,6 +22,7 @@ from flows.command import (
 )
 from flows.defense_commands import score_defense
 from flows.patch_commands import apply_patch, print_patch
+from flows.purify_commands import purify
 from flows.scan_commands import calibrate, scan
 from flows.sweep_commands import sweep
 
@@ -193,6 +194,7 @@ def train(
 app.command()(audit_resize)
 app.command()(scan)
 app.command()(calibrate)
+app.command()(purify)
 app.command()(score_defense)
 app.command()(sweep)
 app.command()(print_patch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from storage.ledger import Ledger
 from tasks.chunk import Input
 from tasks.compute import compute_chunk
 from tasks.errors import ModelError, SpecError
+from tasks.nodes import Node
 from tasks.plan import Plan
 from tasks.survey import Work
 from tasks.workbench import Workbench, workbench
@@ -44,6 +46,8 @@ def call_of(work: Work, spec: str, folder: str, store: str) -> Call:
         "digests": work.digests,
         "inputs": {role: plain(given) for role, given in work.inputs.items()},
         "source": plain(work.source),
+        # not in the plan of the specification, which says nothing of the folder
+        **({"stage": dataclasses.asdict(work.node)} if work.node.kind == "export" else {}),
     }
 
 
@@ -99,7 +103,7 @@ def make_chunk(call: Call) -> dict[str, Any]:
     bench = workbench(*call["bench"])
     if not bench.dataset.opened:
         bench.catalogue(keep=False)
-    node = plan_of(bench).nodes[call["node"]]
+    node = Node(**call["stage"]) if "stage" in call else plan_of(bench).nodes[call["node"]]
     inputs = {role: _input(given) for role, given in call["inputs"].items()}
     source = None if call["source"] is None else _input(call["source"])
     mark = compute_chunk(bench, node, call["chunk"], inputs, source)

@@ -7,11 +7,10 @@ import hashlib
 import io
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +28,7 @@ from storage.ledger import digest_of
 from storage.sources import Folder, Item, Source, Zip
 from tasks.errors import SpecError
 from tasks.printing_artefact import load_patch
+from tasks.result_files import encoded, name_problem, result_names
 from tasks.scan_specs import found
 
 RULES = 1
@@ -43,8 +43,6 @@ COLUMNS = (
 """Of ``boxes.csv``: the picture, the file made of it, the box and the picture's size in pixels."""
 MARK = "image-defender"
 """Key of the text in each PNG that says what it was made from."""
-COMPRESSION = 3
-"""Of PNG: X-rays come out as small as with 6, the default, in less than half of the time."""
 
 Listener = Callable[[int, int], None]
 Row = dict[str, Any]
@@ -258,27 +256,13 @@ def apply_patch(request: PasteRequest, listener: Listener | None = None) -> dict
     }
 
 
-def result_names(names: Sequence[str]) -> dict[str, str]:
-    """Names of results by names of pictures.
-
-    The suffix becomes ``.png``; of pictures that differ in it alone, ``.png`` follows it.
-    """
-    plain = {name: PurePosixPath(name).with_suffix(".png").as_posix() for name in names}
-    shared = Counter(plain.values())
-    return {name: one if shared[one] == 1 else f"{name}.png" for name, one in plain.items()}
-
-
 def _keep_apart(request: PasteRequest, source: Source, targets: dict[str, str]) -> None:
     """Refuse to leave the output folder or to write over the pictures themselves."""
-    twice = [name for name, count in Counter(targets.values()).items() if count > 1]
-    if twice:
-        raise SpecError(f"apply-patch: expected one result a name, got {twice[0]!r} twice")
+    if (problem := name_problem(targets)) is not None:
+        raise SpecError(f"apply-patch: {problem}")
     root = source.root.resolve() if isinstance(source, Folder) else None
     out = request.out.resolve()
     for name, target in targets.items():
-        parts = PurePosixPath(target)
-        if parts.is_absolute() or ".." in parts.parts:
-            raise SpecError(f"apply-patch: expected names inside the output folder, got {name!r}")
         if root is not None and (out / target) == root / name:
             raise SpecError(f"--out: expected another folder than that of {root / name}")
 
@@ -316,10 +300,7 @@ def _paste(
 def _encoded(pixels: Pixels, mark: dict[str, Any]) -> bytes:
     text = PngImagePlugin.PngInfo()
     text.add_text(MARK, json.dumps(mark, sort_keys=True))
-    sink = io.BytesIO()
-    image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0).copy())
-    image.save(sink, "PNG", pnginfo=text, compress_level=COMPRESSION)
-    return sink.getvalue()
+    return encoded(pixels, pnginfo=text)
 
 
 def _look(path: Path, key: str) -> Row | str:
