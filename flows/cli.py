@@ -25,6 +25,7 @@ from flows.patch_commands import apply_patch, print_patch
 from flows.purify_commands import purify
 from flows.scan_commands import calibrate, scan
 from flows.sweep_commands import sweep
+from flows.verify_commands import verify_faces
 
 app = typer.Typer(
     help="Attack, detect, purify and score whole image datasets; killable and resumable.",
@@ -199,6 +200,7 @@ app.command()(score_defense)
 app.command()(sweep)
 app.command()(print_patch)
 app.command()(apply_patch)
+app.command()(verify_faces)
 
 
 @app.command(name="list")

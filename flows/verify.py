@@ -1,0 +1,95 @@
+"""Face verification on a list of pairs: a resumable run without attacks, then its figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.runtime import flow_run
+
+from flows import embedded
+from flows.evaluate import Outcome, Prepared, compute, look_up, prepare_root
+from storage.files import exclusive
+from tasks.budget import check_budget
+from tasks.outputs import finished
+from tasks.verify import VERIFY, Verification
+from tasks.verify_specs import VerifyRequest
+from tasks.workbench import workbench
+
+_prepared: dict[tuple[str, str], tuple[Prepared, Verification]] = {}
+
+
+@dataclass(frozen=True)
+class VerifyOutcome:
+    """What a verification came to.
+
+    Args:
+        folder: its outputs.
+        summary: what ``verify.json`` holds.
+        chunk_tasks: chunks that were computed now.
+        chunks: chunks of all stages together.
+    """
+
+    folder: Path
+    summary: dict[str, Any]
+    chunk_tasks: int
+    chunks: int
+
+
+def run_verification(
+    request: VerifyRequest,
+    store: str,
+    *,
+    wait: bool = True,
+    on_wait: Callable[[], None] | None = None,
+) -> VerifyOutcome:
+    """Embed the images of a dataset once, and judge the pairs of a list; resumable.
+
+    Raises:
+        SpecError, ModelError, StorageError, BudgetError: saying what is wrong, in one sentence.
+    """
+    root = prepare_root(store)
+    asked = Verification(request)
+    bench = workbench(request.spec().model_dump_json(), str(Path.cwd()), store)
+    bench.check()
+    with exclusive(root, wait=wait, on_wait=on_wait):
+        ready = look_up(bench, store)
+        asked.check(bench)
+        state, folder = ready.state, bench.store.run(bench.spec.name)
+        if finished(state, asked.identity):
+            content = json.loads((folder / VERIFY).read_bytes())
+            return VerifyOutcome(folder, content, 0, state.total)
+        check_budget(bench, state)
+        _prepared[(ready.spec, store)] = ready, asked
+        embedded.start()
+        outcome = verify_faces(ready.spec, store)
+    return VerifyOutcome(outcome.folder, outcome.summary or {}, outcome.chunk_tasks, outcome.chunks)
+
+
+def _run_name() -> str:
+    ready, _ = _prepared[_key(flow_run.get_parameters())]
+    return f"{ready.bench.spec.name}/{datetime.now(UTC):%Y-%m-%d %H:%M}"
+
+
+def _key(parameters: Mapping[str, Any]) -> tuple[str, str]:
+    return str(parameters["spec"]), str(parameters["store"])
+
+
+@flow(name="verify-faces", flow_run_name=_run_name, validate_parameters=True)
+def verify_faces(spec: str, store: str) -> Outcome:
+    """Embed the images of a dataset, then write what the pairs come to.
+
+    Args:
+        spec: the run's specification as JSON.
+        store: folder or URL of the store.
+    """
+    ready, asked = _prepared[(spec, store)]
+    try:
+        return compute(ready, asked.write)
+    finally:
+        del _prepared[(spec, store)]
