@@ -24,6 +24,8 @@ from tasks.workbench import Workbench
 
 LOG, MARKER = "purified.parquet", "purified.json"
 """What lies beside the purified images: a row an image, and what the folder is."""
+STAGES = ("ingest", "purify", "export")
+"""Kinds of stages of such a run."""
 
 
 class PurifyPlan(Plan):
@@ -39,6 +41,8 @@ class PurifyPlan(Plan):
         self.folder = folder
         self.suffix = suffix
         super().__init__(bench)
+        # further draws and the like are of use to figures only
+        self.nodes = {one.name: one for one in self if one.kind in STAGES}
 
     def _add_scores(self, bench: Workbench, common: dict[str, Any]) -> None:
         shared = shared_names(names_of(bench), self.suffix)

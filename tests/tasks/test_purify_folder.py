@@ -226,6 +226,15 @@ def test_files_are_lossless(tmp_path: Path, suffix: str, channels: int) -> None:
     assert np.array_equal(values, expected)
 
 
+def test_nothing_is_computed_that_no_file_needs(images: Path, tmp_path: Path) -> None:
+    drawn = {"name": "IWMF", "draws": 5}
+    plan = opened(images, tmp_path, purifiers=[drawn], model="shapes-cnn").state.plan
+    assert [node.kind for node in plan] == ["ingest", "purify", "export"]
+    alone = opened(images, tmp_path, purifiers=["IWMF"]).state.plan
+    purify = [{node.kind: node.fingerprint for node in one}["purify"] for one in (plan, alone)]
+    assert purify[0] == purify[1]
+
+
 def test_names_of_results() -> None:
     names = ["a.jpg", "b.c.png", "x/a.tif", "x/a.png", "d"]
     assert result_names(names, "-clean.png") == {
