@@ -13,6 +13,7 @@ from defender.metrics import pairs as pairs_module
 from defender.metrics.rates import roc_auc
 from defender.metrics.verification import (
     Pairs,
+    all_by_identity,
     auc,
     by_identity,
     det,
@@ -20,6 +21,7 @@ from defender.metrics.verification import (
     far_at,
     frr_at,
     paired_similarities,
+    rates,
     roc,
     similarities,
     threshold_at,
@@ -228,9 +230,9 @@ def test_curves_are_the_rates() -> None:
     assert (far[0], frr[0], far[-1], frr[-1]) == (0.0, 1.0, 1.0, 0.0)
     assert (np.diff(far) >= 0).all()
     assert (np.diff(frr) <= 0).all()
-    rates = {(far_at(pairs, t), frr_at(pairs, t)) for t in np.unique(pairs.similarity).tolist()}
+    every = {(far_at(pairs, t), frr_at(pairs, t)) for t in np.unique(pairs.similarity).tolist()}
     assert all(
-        any(math.isclose(x, a, abs_tol=1e-9) and math.isclose(y, b, abs_tol=1e-9) for a, b in rates)
+        any(math.isclose(x, a, abs_tol=1e-9) and math.isclose(y, b, abs_tol=1e-9) for a, b in every)
         for x, y in list(zip(far, frr, strict=True))[1:-1:40]
     )
     # no gap on either scale
@@ -296,6 +298,24 @@ def test_intervals_over_people_are_wider_than_over_pairs() -> None:
     assert 0.2 < high - low < 0.5
     assert by_identity(pairs, statistic, draws=300) == (low, high)
     assert by_identity(pairs, statistic, draws=300, seed=1) != (low, high)
+
+
+def test_several_figures_share_their_draws() -> None:
+    pairs = drawn(4, 200)
+    together = all_by_identity(
+        pairs, lambda some, w: (auc(some, w), frr_at(some, 0.5, w)), draws=40, seed=3
+    )
+    alone = [
+        by_identity(pairs, auc, draws=40, seed=3),
+        by_identity(pairs, lambda some, w: frr_at(some, 0.5, w), draws=40, seed=3),
+    ]
+    assert together == alone
+
+
+def test_rates_at_any_threshold() -> None:
+    whole = rates(HAND)
+    for limit in (0.0, 0.1, 0.55, 0.6, 0.9, 0.95, 1.0):
+        assert whole.at(limit) == pytest.approx((far_at(HAND, limit), frr_at(HAND, limit)))
 
 
 def test_no_interval_without_pairs() -> None:
