@@ -223,7 +223,6 @@ def test_a_run_that_was_killed_goes_on_and_ends_the_same(
     command = [str(word) for word in words(images, tmp_path, *MEDIAN, "--json")]
     for moment in (
         ["tasks.purify_folder_export:write_atomic", "4", "before"],
-        ["storage.ledger:Ledger.write", "3", "after"],
         ["tasks.purify_folder_outputs:write_rows", "1", "before"],
     ):
         killed = subprocess.run(
