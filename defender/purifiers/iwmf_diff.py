@@ -21,7 +21,7 @@ class IWMFDiff(Randomised):
 
     Args:
         prior: the diffusion model.
-        fraction: windows a pixel (the paper's lambda_0); 0: no filter.
+        lambda_0: windows a pixel; 0: no filter.
         window: side of the windows in pixels (the paper's s).
         sigma: standard deviation of the noise that DDRM takes the image to have, [0, 1] units; 0:
             no diffusion.
@@ -41,7 +41,7 @@ class IWMFDiff(Randomised):
     paper: ClassVar[str] = IWMF.paper
 
     prior: Prior
-    fraction: float = parameter(0.25, doc="windows a pixel; 0: no filter", low=0)
+    lambda_0: float = parameter(0.25, doc="windows a pixel; 0: no filter", low=0)
     window: int = parameter(3, doc="side of the windows", low=1, unit="pixels")
     sigma: float = parameter(
         0.15, doc="noise that the filtered image is taken to have; 0: no diffusion", low=0, high=1
@@ -74,9 +74,9 @@ class IWMFDiff(Randomised):
         return {"filtered": filtered, "purified": self._diffused(filtered, seeds)}
 
     def _filtered(self, images: Images, seeds: Seeds) -> Images:
-        if not self.fraction:
+        if not self.lambda_0:
             return images
-        return IWMF(self.fraction, self.window)(images, seeds=seeds)
+        return IWMF(self.lambda_0, self.window)(images, seeds=seeds)
 
     def _diffused(self, images: Images, seeds: Seeds) -> Images:
         diffusion = self._diffusion

@@ -192,7 +192,7 @@ def test_the_filter_first_then_the_prior() -> None:
     parts = both.parts(images, seeds=SEEDS)
     assert torch.equal(parts["filtered"], filtered)
     assert torch.equal(IWMFDiff(prior, sigma=0.0)(images, seeds=SEEDS), filtered)
-    only = IWMFDiff(prior, fraction=0.0, sigma=0.2, steps=25)(images, seeds=SEEDS)
+    only = IWMFDiff(prior, lambda_0=0.0, sigma=0.2, steps=25)(images, seeds=SEEDS)
     assert torch.equal(only, DDRM(prior, 0.2, steps=25)(images, seeds=SEEDS))
 
 

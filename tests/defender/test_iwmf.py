@@ -150,12 +150,12 @@ def test_the_number_of_windows_is_rounded_down() -> None:
     assert torch.allclose(made, image.mean().expand_as(image), atol=1e-7)
 
 
-@pytest.mark.parametrize("fraction", [0.25, 0.4])
-def test_few_pixels_stay_untouched(fraction: float) -> None:
+@pytest.mark.parametrize("lambda_0", [0.25, 0.4])
+def test_few_pixels_stay_untouched(lambda_0: float) -> None:
     images = noise(8, 1, 224, 224)
-    same = IWMF(fraction)(images, seeds=cases.seeds()) == images
+    same = IWMF(lambda_0)(images, seeds=cases.seeds()) == images
     share = float(same[:, :, 2:-2, 2:-2].float().mean())
-    assert share == pytest.approx(math.exp(-9 * fraction), abs=0.005)
+    assert share == pytest.approx(math.exp(-9 * lambda_0), abs=0.005)
 
 
 @pytest.mark.parametrize("window", [2, 3, 5, 7])
@@ -212,7 +212,7 @@ def test_empty_batches_and_no_windows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("fraction", -0.1), ("window", 0), ("fraction", math.inf)]
+    ("name", "value"), [("lambda_0", -0.1), ("window", 0), ("lambda_0", math.inf)]
 )
 def test_parameters_are_checked(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{name}: expected >= "):
@@ -249,3 +249,25 @@ def test_attacks_can_differentiate_a_model_behind_the_filter() -> None:
     )
     (theirs,) = torch.autograd.grad(goal(looped(images, corners, 3)).sum(), images)
     assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("window", [2, 3, 4, 5])
+def test_given_windows_are_applied_in_their_order(window: int) -> None:
+    images = noise(2, 3, 9, 11, seed=window)
+    rows = torch.randint(window // 2, 9 - math.ceil(window / 2) + 1, (40,))
+    columns = torch.randint(window // 2, 11 - math.ceil(window / 2) + 1, (40,))
+    expected = images.clone()
+    before, after = window // 2, math.ceil(window / 2)
+    for r, c in zip(rows.tolist(), columns.tolist(), strict=True):
+        block = expected[:, :, r - before : r + after, c - before : c + after]
+        block[:] = block.mean(dim=(2, 3), keepdim=True)
+    made = IWMF(window=window).apply(images, torch.stack([rows, columns], dim=1))
+    torch.testing.assert_close(made, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "windows", [torch.zeros(3), torch.zeros(3, 2), torch.tensor([[0, 4]]), torch.tensor([[4, 8]])]
+)
+def test_windows_that_are_not_within_the_images_are_refused(windows: Tensor) -> None:
+    with pytest.raises(ValueError, match="windows: expected"):
+        IWMF().apply(noise(1, 3, 9, 9), windows)
