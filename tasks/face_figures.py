@@ -10,16 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from defender.metrics.verification import (
-    Pairs,
-    auc,
-    by_identity,
-    equal_error_rate,
-    far_at,
-    frr_at,
-    threshold_at,
-    tpr_at_far,
-)
+from defender.metrics.verification import Pairs, all_by_identity, rates, threshold_at
 from tasks.columns import Columns, Split
 from tasks.errors import SpecError
 from tasks.faces import people
@@ -98,12 +89,13 @@ class FaceFigures:
         """Far, frr, eer and similarity of a score node, with intervals by identity."""
         limit, pairs = self.threshold(node.purifier), self.pairs(node.name)
         genuine = int(pairs.same.sum())
+        known = rates(pairs)
+        far, frr = known.at(limit)
+        of_far, of_frr, of_eer = self._intervals(pairs, limit)
         if node.attack == "none":
             impostor = len(pairs.same) - genuine
-            low, high = self._interval(pairs, "far", limit)
-            yield "far", far_at(pairs, limit), low, high, impostor
-            low, high = self._interval(pairs, "eer", limit)
-            yield "eer", equal_error_rate(pairs)[0], low, high, impostor
+            yield ("far", far, *of_far, impostor)
+            yield ("eer", known.equal()[0], *of_eer, impostor)
         elif "similarity" in self.columns.table(node.name).schema.names:
             similar = self.columns.column(node.name, "similarity")[self.among]
             passed = (similar.astype(np.float32) >= np.float32(limit)).astype(np.float64)
@@ -111,8 +103,7 @@ class FaceFigures:
             yield ("far", float(passed.mean()), *self._clustered(passed, whose), len(passed))
             low, high = self._clustered(similar, whose)
             yield "similarity", float(similar.mean()), low, high, len(similar)
-        low, high = self._interval(pairs, "frr", limit)
-        yield "frr", frr_at(pairs, limit), low, high, genuine
+        yield ("frr", frr, *of_frr, genuine)
 
     @staticmethod
     def systems_of(state: Survey) -> list[Node]:
@@ -125,20 +116,22 @@ class FaceFigures:
         state = self.columns.state
         for node in self.systems_of(state):
             limit, pairs = self.threshold(node.purifier), self.pairs(node.name)
-            flattered = self.pairs(node.name, self_pairs=True)
-            rate, at = equal_error_rate(pairs)
+            flattered = rates(self.pairs(node.name, self_pairs=True))
+            known = rates(pairs)
+            far, frr = known.at(limit)
+            rate, at = known.equal()
             found.append(
                 {
                     "purifier": node.purifier,
                     "threshold": limit,
                     "fixed": self.bench.spec.faces.threshold is not None,
-                    "far": far_at(pairs, limit),
-                    "frr": frr_at(pairs, limit),
-                    "frr_with_self_pairs": frr_at(flattered, limit),
+                    "far": far,
+                    "frr": frr,
+                    "frr_with_self_pairs": flattered.at(limit)[1],
                     "eer": rate,
                     "eer_threshold": at,
-                    "auc": auc(pairs),
-                    "tpr_at_far": {f"{far:g}": tpr_at_far(pairs, far)[0] for far in FARS},
+                    "auc": known.area(),
+                    "tpr_at_far": {f"{wanted:g}": known.tpr_at(wanted)[0] for wanted in FARS},
                     "genuine_pairs": int(pairs.same.sum()),
                     "impostor_pairs": int((~pairs.same).sum()),
                     "people": len(np.unique(self.people[self.among])),
@@ -154,16 +147,14 @@ class FaceFigures:
         node = state.plan.nodes.get(f"purify/none/{purifier}")
         return None if node is None else state.seconds(node)
 
-    def _interval(self, pairs: Pairs, metric: str, limit: float) -> tuple[float, float]:
-        def statistic(given: Pairs, weights: NDArray[np.float64]) -> float:
-            if metric == "far":
-                return far_at(given, limit, weights)
-            if metric == "frr":
-                return frr_at(given, limit, weights)
-            return equal_error_rate(given, weights)[0]
+    def _intervals(self, pairs: Pairs, limit: float) -> list[tuple[float, float]]:
+        """95 % intervals over people of far, frr and eer."""
 
-        draws = DRAWS if metric != "eer" else DRAWS // 4
-        return by_identity(pairs, statistic, draws=draws, seed=self.bench.spec.seed)
+        def statistics(given: Pairs, weights: NDArray[np.float64]) -> tuple[float, ...]:
+            drawn = rates(given, weights)
+            return (*drawn.at(limit), drawn.equal()[0])
+
+        return all_by_identity(pairs, statistics, draws=DRAWS, seed=self.bench.spec.seed)
 
     def _clustered(
         self, values: NDArray[np.float64], whose: NDArray[np.int64]
