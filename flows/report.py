@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from defender.scaling.audit import SAFE, UNRELATED
 from flows.bars import bar_groups
+from flows.defence_verdict import defence_verdict, defences_table, definition
 from flows.face_page import face_verdict, verification_table
 from flows.patch_page import (
     CONTROL,
@@ -60,6 +61,7 @@ LISTED = 50
 """Rejected files that the page names."""
 
 CONTENTS = (
+    ("defences", ("defences",), "Defences"),
     ("attacks", ("attacked",), "Attack by attack"),
     ("patch", ("fitted",), "Patch"),
     ("controls", ("controls",), "Patches against controls"),
@@ -116,12 +118,14 @@ def render(state: Survey, summary: dict[str, Any], columns: Columns) -> str:
         said = face_verdict(rows, systems)
     if state.bench.has_model and any(not one.control for one in patches):
         said = patch_verdict(rows, patches, summary.get("certification", []))
+    said = defence_verdict(summary.get("defences", [])) + said
     front = front_plot(board, baseline_label(state))
     drawn, left_out = plots(state, columns, summary["thresholds"])
     context = dict(
         summary=summary,
         verdict=said,
         attacked=attacked,
+        **_defence_parts(state, summary),
         caveat=caveat(rows, resized=resize is not None),
         threats=_threats(rows),
         **_patch_parts(state, summary, columns, patches, rows),
@@ -159,6 +163,24 @@ def render(state: Survey, summary: dict[str, Any], columns: Columns) -> str:
     )
     context["contents"] = [(name, title) for name, given, title in CONTENTS if _any(context, given)]
     return fill("report.html", context)
+
+
+def _defence_parts(state: Survey, summary: dict[str, Any]) -> dict[str, Any]:
+    """The table of defences with the seconds that each takes, and when one counts as broken."""
+    defences = summary.get("defences", [])
+    if not defences:
+        return dict(defences=None)
+    clean = {one["purifier"]: f"purify/none/{one['purifier']}" for one in defences}
+    seconds = {
+        name: state.seconds(state.plan.nodes[node])
+        for name, node in clean.items()
+        if node in state.plan.nodes
+    }
+    return dict(
+        defences=defences_table(defences, seconds),
+        defences_definition=definition(defences),
+        defences_metric=defences[0]["metric"],
+    )
 
 
 def _patch_parts(

@@ -15,6 +15,7 @@ from storage.files import remove, sweep, write_atomic
 from storage.ledger import Finding, digest_of, sha256_file
 from storage.scores import concatenate, read_rows, write_rows
 from tasks.columns import Columns
+from tasks.defence_verdicts import defences_of
 from tasks.fitting import artefact
 from tasks.further_figures import further_sections
 from tasks.leaderboard import standings
@@ -28,7 +29,7 @@ from tasks.workbench import Workbench
 REJECTED = pa.schema([("name", pa.string()), ("reason", pa.string())])
 INDEX = "run.json"
 PLAIN = ("rejected.parquet", "summary.json", "stages.json", "report.html")
-RULES = 4
+RULES = 5
 """Version of what a summary and report hold; raising it rewrites them."""
 
 
@@ -136,6 +137,9 @@ def write_outputs(
         content["leaderboard"] = [one.as_dict() for one in standings(state, summary.columns)]
     if bench.has_encoder:
         content["verification"] = summary.faces.systems()
+    defences = defences_of(bench, rows, content.get("verification", []))
+    if defences:
+        content["defences"] = [one.as_dict() for one in defences]
     content |= further_sections(summary)
     written += write_fitted(state, folder)
     write_json(folder / "summary.json", content)
