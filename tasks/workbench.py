@@ -193,9 +193,10 @@ class Workbench:
         """For each attack the pictures that it hides, or None where it hides none."""
         made: dict[str, TargetPool] = {}
         pools: list[TargetPool | None] = []
-        for spec, attack in zip(self.spec.attacks, self.attacks, strict=True):
+        for i, spec in enumerate(self.spec.attacks):
             stated = spec.targets
-            if stated is None and self.has_encoder and self.impersonates(spec, attack):
+            # attacks are built where they must be: that takes the model
+            if stated is None and self.has_encoder and self.impersonates(spec, self.attacks[i]):
                 stated = "other-class"
             if stated is None:
                 pools.append(None)

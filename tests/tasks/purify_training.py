@@ -7,13 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from tasks.model_card import export
-from tasks.spec_files import parse
 from tasks.train_specs import PurifyTrainSpec
 from tasks.training import Trainer
-from tasks.training_tasks import Card
 from tests import cases
 from tests.merging import merged
+from tests.tasks import trainings
 
 SHAPES = {"kind": "builtin:shapes", "chunk_size": 16}
 ATTACKS = [
@@ -49,19 +47,8 @@ def content(**changes: Any) -> dict[str, Any]:
 
 
 def begun(folder: Path, **changes: Any) -> Trainer:
-    return Trainer(parse(PurifyTrainSpec, content(**changes), "spec"), folder, str(folder / "s"))
+    return trainings.begun(PurifyTrainSpec, content(**changes), folder)
 
 
 def trainer(folder: Path, **changes: Any) -> Trainer:
-    made = begun(folder, **changes)
-    made.check()
-    made.ingest("dataset")
-    made.ingest("held_out")
-    made.check_images()
-    return made
-
-
-def finish(training: Trainer) -> Card:
-    for epoch in range(training.epochs_done() + 1, training.recipe.epochs + 1):
-        training.advance(epoch)
-    return export(training)
+    return trainings.ready(begun(folder, **changes))

@@ -14,14 +14,15 @@ from PIL import Image
 from tasks.encoders import load_encoder, make_network
 from tasks.errors import ModelError, SpecError
 from tasks.face_evaluation import compared, figures
-from tasks.model_card import export, exported, in_words, weights_path
+from tasks.model_card import exported, in_words, weights_path
 from tasks.models import read_state
 from tasks.spec_files import parse
 from tasks.subject_specs import EncoderSpec
 from tasks.train_specs import FaceTrainSpec, kind_of, train_spec_of
 from tasks.training import Trainer
-from tasks.training_tasks import Card
 from tests.merging import merged
+from tests.tasks import trainings
+from tests.tasks.trainings import check_resumed, finish
 
 PEOPLE = ("ann", "bob", "cleo", "dan", "eve", "finn", "gil")
 PICTURES = 6
@@ -61,18 +62,7 @@ def content(**changes: Any) -> dict[str, Any]:
 def trainer(folder: Path, **changes: Any) -> Trainer:
     if not (folder / "faces").exists():
         draw(folder / "faces")
-    made = Trainer(parse(FaceTrainSpec, content(**changes), "spec"), folder, str(folder / "s"))
-    made.check()
-    made.ingest("dataset")
-    made.ingest("held_out")
-    made.check_images()
-    return made
-
-
-def finish(training: Trainer) -> Card:
-    for epoch in range(training.epochs_done() + 1, training.recipe.epochs + 1):
-        training.advance(epoch)
-    return export(training)
+    return trainings.ready(trainings.begun(FaceTrainSpec, content(**changes), folder))
 
 
 @pytest.fixture(scope="module")
@@ -119,13 +109,7 @@ def test_the_file_is_an_encoder_without_its_head(home: Path) -> None:
 
 def test_a_new_process_goes_on_and_makes_the_same_file(home: Path, tmp_path: Path) -> None:
     shutil.copytree(home / "faces", tmp_path / "faces")
-    first = trainer(tmp_path)
-    for epoch in (1, 2):
-        first.advance(epoch)
-    second = trainer(tmp_path)
-    assert second.epochs_done() == 2
-    finish(second)
-    assert weights_path(second).read_bytes() == weights_path(trainer(home)).read_bytes()
+    check_resumed(trainer, home, tmp_path, killed=2)
 
 
 def test_a_training_may_start_from_weights(home: Path) -> None:

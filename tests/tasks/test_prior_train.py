@@ -25,13 +25,13 @@ from tasks.errors import ModelError, SpecError
 from tasks.model_card import export, exported, weights_path
 from tasks.prior_evaluation import SIGMAS, denoising_psnr
 from tasks.priors import load_prior
-from tasks.spec_files import parse
 from tasks.train_specs import PriorRecipeSpec, PriorTrainSpec
 from tasks.training import Trainer
-from tasks.training_tasks import Card
 from tests import toy
 from tests.defender.priors import PointPrior, of
 from tests.merging import merged
+from tests.tasks import trainings
+from tests.tasks.trainings import check_resumed, finish
 
 SHAPES = {"kind": "builtin:shapes", "chunk_size": 16}
 FACTORY = "python:tests.defender.priors:tiny_network"
@@ -55,22 +55,11 @@ def content(**changes: Any) -> dict[str, Any]:
 
 
 def begun(folder: Path, **changes: Any) -> Trainer:
-    return Trainer(parse(PriorTrainSpec, content(**changes), "spec"), folder, str(folder / "s"))
+    return trainings.begun(PriorTrainSpec, content(**changes), folder)
 
 
 def trainer(folder: Path, **changes: Any) -> Trainer:
-    made = begun(folder, **changes)
-    made.check()
-    made.ingest("dataset")
-    made.ingest("held_out")
-    made.check_images()
-    return made
-
-
-def finish(training: Trainer) -> Card:
-    for epoch in range(training.epochs_done() + 1, training.recipe.epochs + 1):
-        training.advance(epoch)
-    return export(training)
+    return trainings.ready(begun(folder, **changes))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -96,19 +85,9 @@ def test_the_recipe_has_every_parameter_of_the_training() -> None:
 
 @pytest.mark.parametrize("killed", [1, 2])
 def test_a_new_process_goes_on_to_the_same_bits(home: Path, tmp_path: Path, killed: int) -> None:
-    first = trainer(tmp_path)
-    for epoch in range(1, killed + 1):
-        first.advance(epoch)
-    second = trainer(tmp_path)
-    assert second.epochs_done() == killed
-    card = finish(second)
-    whole = trainer(home)
-    assert weights_path(second).read_bytes() == weights_path(whole).read_bytes()
-    known = exported(whole)
-    assert known is not None
-    assert [r["loss"] for r in card["history"]] == [r["loss"] for r in known["history"]]
+    card, known = check_resumed(trainer, home, tmp_path, killed)
     assert card["denoising"] == known["denoising"]
-    folders = [one.store.run("tiny") for one in (second, whole)]
+    folders = [trainer(one).store.run("tiny") for one in (tmp_path, home)]
     assert len({(folder / "samples.png").read_bytes() for folder in folders}) == 1
 
 

@@ -30,10 +30,10 @@ from tests.tasks.purify_training import (
     SHAPES,
     begun,
     content,
-    finish,
     make_metric,
     trainer,
 )
+from tests.tasks.trainings import check_resumed, finish
 
 
 @pytest.fixture(scope="module")
@@ -124,17 +124,7 @@ def test_the_loss_falls_below_that_of_doing_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("killed", [1, 2])
 def test_a_new_process_goes_on_to_the_same_bits(home: Path, tmp_path: Path, killed: int) -> None:
-    first = trainer(tmp_path)
-    for epoch in range(1, killed + 1):
-        first.advance(epoch)
-    second = trainer(tmp_path)
-    assert second.epochs_done() == killed
-    card = finish(second)
-    whole = trainer(home)
-    assert weights_path(second).read_bytes() == weights_path(whole).read_bytes()
-    known = exported(whole)
-    assert known is not None
-    assert [r["loss"] for r in card["history"]] == [r["loss"] for r in known["history"]]
+    card, known = check_resumed(trainer, home, tmp_path, killed)
     assert card["figures"] == known["figures"]
 
 

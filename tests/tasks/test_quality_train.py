@@ -16,16 +16,16 @@ from defender.quality_labels import BEST, RankScale
 from tasks.card_words import words_of
 from tasks.distorted_data import DistortedData
 from tasks.errors import ModelError, SpecError
-from tasks.model_card import export, exported, weights_path
+from tasks.model_card import exported, weights_path
 from tasks.quality_evaluation import correlation, scores_of
 from tasks.quality_models import load_metric
 from tasks.quality_task import QualityTask
-from tasks.spec_files import parse
 from tasks.specs import DatasetSpec
 from tasks.subject_specs import MetricSpec
 from tasks.train_specs import QualityTrainSpec
 from tasks.training import Trainer
-from tasks.training_tasks import Card
+from tests.tasks import trainings
+from tests.tasks.trainings import check_resumed, finish
 
 pytest.importorskip("skimage", reason="scikit-image is not installed")
 
@@ -56,18 +56,7 @@ def content(**changes: Any) -> dict[str, Any]:
 
 
 def trainer(folder: Path, **changes: Any) -> Trainer:
-    made = Trainer(parse(QualityTrainSpec, content(**changes), "spec"), folder, str(folder / "s"))
-    made.check()
-    made.ingest("dataset")
-    made.ingest("held_out")
-    made.check_images()
-    return made
-
-
-def finish(training: Trainer) -> Card:
-    for epoch in range(training.epochs_done() + 1, training.recipe.epochs + 1):
-        training.advance(epoch)
-    return export(training)
+    return trainings.ready(trainings.begun(QualityTrainSpec, content(**changes), folder))
 
 
 @pytest.fixture(scope="module")
@@ -126,12 +115,7 @@ def test_distorted_images_do_not_depend_on_their_chunks(home: Path, tmp_path: Pa
 
 
 def test_a_new_process_goes_on_and_makes_the_same_file(home: Path, tmp_path: Path) -> None:
-    first = trainer(tmp_path)
-    first.advance(1)
-    second = trainer(tmp_path)
-    assert second.epochs_done() == 1
-    finish(second)
-    assert weights_path(second).read_bytes() == weights_path(trainer(home)).read_bytes()
+    check_resumed(trainer, home, tmp_path, killed=1)
 
 
 def test_nothing_is_made_twice(home: Path) -> None:
