@@ -40,19 +40,6 @@ class Average(Several):
         """True: what has another size is resized."""
         return True
 
-    def __call__(self, images: Images, *, seeds: Seeds, reference: Images | None = None) -> Images:
-        """Purify images.
-
-        Args:
-            images: (n, c, h, w) in [0, 1]; left unchanged.
-            seeds: int64 (n,), from which those of the steps are derived.
-            reference: the clean images, for steps that are told them.
-
-        Returns:
-            (n, c, h, w) in [0, 1].
-        """
-        return self.parts(images, seeds=seeds, reference=reference)["purified"]
-
     def parts(
         self, images: Images, *, seeds: Seeds, reference: Images | None = None
     ) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -33,20 +32,6 @@ class Sequence(Several):
 
     paper: ClassVar[str] = "none: the papers of its steps"
 
-    def __call__(self, images: Images, *, seeds: Seeds, reference: Images | None = None) -> Images:
-        """Purify images.
-
-        Args:
-            images: (n, c, h, w) in [0, 1]; left unchanged.
-            seeds: int64 (n,), from which those of the steps are derived.
-            reference: the clean images, for steps that are told them.
-
-        Returns:
-            (n, c, height, width) in [0, 1]; h and w where :attr:`keeps_size`.
-        """
-        *_, (_, purified) = self._run(images, seeds, reference)
-        return purified
-
     def parts(
         self, images: Images, *, seeds: Seeds, reference: Images | None = None
     ) -> dict[str, Tensor]:
@@ -55,13 +40,9 @@ class Sequence(Several):
         Returns:
             The others under ``"after 1: Median"`` and so on, images in [0, 1].
         """
-        made = dict(self._run(images, seeds, reference))
-        *_, last = made
-        return {"purified" if name == last else name: value for name, value in made.items()}
-
-    def _run(
-        self, images: Images, seeds: Seeds, reference: Images | None
-    ) -> Iterator[tuple[str, Images]]:
+        made: dict[str, Tensor] = {}
         for i, step in enumerate(self.steps):
             images = step(images, seeds=derive_seeds(seeds, f"step {i}"), reference=reference)
-            yield f"after {i + 1}: {type(step).__name__}", images
+            last = i == len(self.steps) - 1
+            made["purified" if last else f"after {i + 1}: {type(step).__name__}"] = images
+        return made

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from defender.types import Knowledge, Purifier
+from torch import Tensor
+
+from defender.types import Images, Knowledge, Purifier, Seeds
 
 _RANKS = get_args(Knowledge)
 
@@ -30,6 +32,25 @@ class Several:
         for step in self.steps:
             if isinstance(step, type) or not isinstance(step, Purifier):
                 raise TypeError(f"steps: expected purifiers, got {step!r}")
+
+    def __call__(self, images: Images, *, seeds: Seeds, reference: Images | None = None) -> Images:
+        """Purify images.
+
+        Args:
+            images: (n, c, h, w) in [0, 1]; left unchanged.
+            seeds: int64 (n,), from which those of the steps are derived.
+            reference: the clean images, for steps that are told them.
+
+        Returns:
+            (n, c, height, width) in [0, 1]; h and w where :attr:`keeps_size`.
+        """
+        return self.parts(images, seeds=seeds, reference=reference)["purified"]
+
+    def parts(
+        self, images: Images, *, seeds: Seeds, reference: Images | None = None
+    ) -> dict[str, Tensor]:
+        """What the purifiers made; what comes of them all is under ``"purified"``."""
+        raise NotImplementedError
 
     @property
     def version(self) -> int:
