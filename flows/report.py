@@ -118,7 +118,9 @@ def render(state: Survey, summary: dict[str, Any], columns: Columns) -> str:
         said = face_verdict(rows, systems)
     if state.bench.has_model and any(not one.control for one in patches):
         said = patch_verdict(rows, patches, summary.get("certification", []))
-    said = defence_verdict(summary.get("defences", [])) + said
+        said += defence_verdict(summary.get("defences", []))
+    else:
+        said = defence_verdict(summary.get("defences", [])) + said
     front = front_plot(board, baseline_label(state))
     drawn, left_out = plots(state, columns, summary["thresholds"])
     context = dict(
