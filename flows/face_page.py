@@ -75,7 +75,6 @@ def verification_table(rows: Sequence[Row], systems: Sequence[System]) -> Table 
         ("eer", "EER"),
         *((f"tpr {far}", f"TPR at FAR {far}") for far in systems[0]["tpr_at_far"]),
         *((f"attack {name}", f"FAR, {name} ({threats[name]})") for name in attacks),
-        ("seconds", "s an image"),
     ]
     lines = []
     for one in systems:
@@ -86,8 +85,6 @@ def verification_table(rows: Sequence[Row], systems: Sequence[System]) -> Table 
         cells.append(_cell(_find(rows, "none", name, "eer")))
         cells += [Cell(_percent(value), "") for value in one["tpr_at_far"].values()]
         cells += [_cell(_find(rows, attack, name, "far")) for attack in attacks]
-        seconds = one["seconds"]
-        cells.append(None if seconds is None else Cell(f"{seconds:.3g}", ""))
         lines.append(Line(purifier_title(name), "", one["images"], cells=cells))
     return Table("Defence", headings, [Section("", "", lines)])
 

@@ -136,16 +136,9 @@ class FaceFigures:
                     "impostor_pairs": int((~pairs.same).sum()),
                     "people": len(np.unique(self.people[self.among])),
                     "images": int(self.among.sum()),
-                    "seconds": self._seconds(state, node.purifier),
                 }
             )
         return found
-
-    @staticmethod
-    def _seconds(state: Survey, purifier: str) -> float | None:
-        """Seconds that a defence takes for an image."""
-        node = state.plan.nodes.get(f"purify/none/{purifier}")
-        return None if node is None else state.seconds(node)
 
     def _intervals(self, pairs: Pairs, limit: float) -> list[tuple[float, float]]:
         """95 % intervals over people of far, frr and eer."""

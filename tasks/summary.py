@@ -105,11 +105,12 @@ class Summary:
             return "none"
         node = self.state.plan.nodes[f"attack/{attack}"]
         spec = self.bench.spec.attacks[node.position]
-        if spec.through is not None:
+        own = str(self.bench.attacks[node.position].threat)
+        if spec.through is not None and own != "query":
             if spec.draws > 1:
                 return "eot"
             return "bpda" if spec.backward == "identity" else "full-gradient"
-        return str(self.bench.attacks[node.position].threat)
+        return own
 
     def _knowledge(self, node: Node, detector: str = "none") -> str:
         known = []
