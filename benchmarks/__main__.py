@@ -12,7 +12,7 @@ from flows import engine
 
 engine.settle()
 
-from benchmarks import attack_speed, ddrm, iwmf, memory, pipeline, scaling  # noqa: E402
+from benchmarks import attack_speed, conformance, ddrm, iwmf, memory, pipeline, scaling  # noqa: E402
 
 BENCHMARKS = {
     "attack": attack_speed.run,
@@ -22,8 +22,9 @@ BENCHMARKS = {
     "ddrm": ddrm.run,
     "ddrm-256": ddrm.run_large,
     "scaling": scaling.run,
+    "conformance": conformance.run,
 }
-ASKED_FOR = ("ddrm-256",)
+ASKED_FOR = ("ddrm-256", "conformance")
 """What runs only where it is named."""
 
 

@@ -99,7 +99,9 @@ class APGD:
     Differs: a start is uniform in the ball, where the authors' code scales it to the surface; an
     image stays at its best score also where another iterate reaches the aim; with several samples
     its score is their mean, where the code takes the last one's; classes to aim at are those of
-    the undefended classifier.
+    the undefended classifier. Halving follows the paper, from which the authors' code strays: it
+    halves at exactly 75 % too, compares the first step with 0 and not with the start, and the
+    first after a return with the point left behind.
     """
 
     version: ClassVar[int] = 1
