@@ -68,7 +68,7 @@ def denoising_psnr(
         clean = prior.denoised(kept * (2 * noisy.to(device or noisy.device) - 1), step)
         return ((clean.float().cpu() + 1) / 2).clamp(0.0, 1.0)
 
-    return _psnr(denoise, data, sigma, count)
+    return psnr_of(denoise, data, sigma, count)
 
 
 def compare(
@@ -92,12 +92,12 @@ def compare(
         best = {}
         for name, strengths in FILTERS.items():
             tried = [
-                (float(_psnr(_with(filter_), data, sigma, count).mean()), repr(filter_))
+                (float(psnr_of(behind(filter_), data, sigma, count).mean()), repr(filter_))
                 for filter_ in strengths(sigma)
             ]
             value, spelled = max(tried)
             best[name] = {"psnr": value, "filter": spelled}
-        noisy = _psnr(lambda images, _: images.clamp(0.0, 1.0), data, sigma, count)
+        noisy = psnr_of(lambda images, _: images.clamp(0.0, 1.0), data, sigma, count)
         levels.append(
             {
                 "sigma": sigma,
@@ -132,13 +132,26 @@ def sample_grid(prior: Prior, device: torch.device) -> bytes:
     return sink.getvalue()
 
 
-def _with(purifier: Purifier) -> Callable[[Tensor, Tensor], Tensor]:
+def behind(purifier: Purifier) -> Callable[[Tensor, Tensor], Tensor]:
+    """A purifier as what takes noise out of images, which may leave [0, 1]."""
     return lambda noisy, seeds: purifier(noisy.clamp(0.0, 1.0), seeds=seeds)
 
 
-def _psnr(
+def psnr_of(
     denoise: Callable[[Tensor, Tensor], Tensor], data: TrainingData, sigma: float, count: int
 ) -> Tensor:
+    """PSNR of the first images, after Gaussian noise was put in and taken out.
+
+    Args:
+        denoise: maps noisy images (n, c, h, w), of which clean ones lie in [0, 1], and seeds (n,)
+            to images.
+        data: the images, ingested.
+        sigma: standard deviation of the noise.
+        count: how many images.
+
+    Returns:
+        (n,) in dB.
+    """
     values = []
     for clean, seeds in _first(data, count):
         noise = normal(derive_seeds(seeds, "noise"), tuple(clean.shape[1:]))

@@ -59,7 +59,13 @@ class ShippedPrior:
     doc: str
 
 
-PRIORS: dict[str, ShippedPrior] = {}
+PRIORS: dict[str, ShippedPrior] = {
+    "prior-cifar10": ShippedPrior(
+        "small-prior",
+        "prior-cifar10.safetensors",
+        "32 x 32 colour, trained on CIFAR-10, 1.5 M parameters",
+    ),
+}
 """The priors that ship, by name."""
 
 

@@ -224,7 +224,7 @@ def test_every_field_of_a_specification_is_described() -> None:
         "`pipeline`": specs.PipelineSpec,
         "`attacks`": specs.AttackSpec,
         "`detectors`": specs.DetectorSpec,
-        "`purifiers`": specs.AlgorithmSpec,
+        "`purifiers`": specs.PurifierSpec,
         "`compute`": specs.ComputeSpec,
     }
     for title, kind in described.items():
