@@ -26,7 +26,9 @@ def planes(images: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    "goal", [Misclassify(planes, torch.tensor([0])), Classify(planes, torch.tensor([1]))], ids=repr
+    "goal",
+    [Misclassify(planes, torch.tensor([0])), Classify(planes, torch.tensor([1]))],
+    ids=["away", "towards"],
 )
 def test_a_linear_classifier_gives_way_at_the_known_distance(goal: Misclassify | Classify) -> None:
     attack = CarliniWagner(10.0, 200, 9, 0.005, stored=False)
