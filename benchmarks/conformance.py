@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -61,9 +61,6 @@ def measured(folder: Path) -> dict[str, Any]:
         figures |= shown(f"APGD, ART, first {FEW}", art_pair(few, EPSILON, STEPS), FEW)
     squares = square_pair(subject, SQUARE_EPSILON, QUERIES)
     figures |= shown("Square", squares, IMAGES, unbroken=True)
-    robust, scores = our_square(subject, SidesByProposal(SQUARE_EPSILON, QUERIES + 2))
-    squares = replace(squares, ours=robust, our_score=scores)
-    figures |= shown("Square, their sides", squares, IMAGES, unbroken=True)
     same = square_pair(few, SQUARE_EPSILON, QUERIES, same_squares=True)
     figures |= shown(f"Square, same squares, first {FEW}", same, FEW, unbroken=True)
     figures["CPU time (s)"] = round(time.process_time() - begun)
@@ -276,22 +273,3 @@ def square_pair(
         theirs = other(images, labels)
         pairs.append(compared(Margin(goal), goal, ours, theirs, other.found))
     return joined(pairs)
-
-
-class SidesByProposal(Square):
-    """Ours with sides by the number of the proposal, as theirs, and not by that of the query."""
-
-    def side(self, query: int, height: int, width: int) -> int:
-        """Side of the squares of a query; the first two are the clean image and the stripes."""
-        return Square(self.epsilon, self.queries - 2).side(query - 2, height, width)
-
-
-def our_square(subject: Subject, attack: Square) -> tuple[Tensor, Tensor]:
-    """Of ours alone: whether each image (n,) is still classified right, and its margin (n,)."""
-    margins = []
-    with torch.no_grad():
-        for images, labels, places in subject.batches():
-            goal = Margin(Misclassify(subject.model, labels))
-            margins.append(goal(attack(images, goal, seeds=places)))
-    scores = torch.cat(margins)
-    return scores <= 0, scores

@@ -96,7 +96,7 @@ class SameSquares(Square):
         query = it + 2
         self.step = noise.derive_seeds(noise.derive_seeds(self.key, "square"), query)
         self.names = iter(("top", "left"))
-        return self.ours.side(query, height, width) ** 2 / (height * width)
+        return self.ours.side(query - 2, height, width) ** 2 / (height * width)
 
     def random_int(self, low: int = 0, high: int = 1, shape: Any = (1,)) -> Tensor:
         """The next place, also the last one, which theirs never draws."""

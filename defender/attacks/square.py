@@ -41,7 +41,7 @@ class Square:
     drawn again; the clean image is kept if nothing scored higher.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     paper: ClassVar[str] = (
         "M. Andriushchenko, F. Croce, N. Flammarion, M. Hein, Square Attack: a query-efficient "
         "black-box adversarial attack via random search, 2020, arXiv 1912.00049"
@@ -88,7 +88,7 @@ class Square:
         columns = torch.arange(width, device=images.device)
         for query in range(2, self.queries):
             keys = noise.derive_seeds(places, query)
-            side = self.side(query, height, width)
+            side = self.side(query - 2, height, width)
             top = noise.integers(noise.derive_seeds(keys, "top"), height - side + 1)
             left = noise.integers(noise.derive_seeds(keys, "left"), width - side + 1)
             sign = noise.signs(keys, channels).to(images).view(n, channels, 1, 1)
@@ -102,9 +102,16 @@ class Square:
         worse = best_scores < clean_scores
         return torch.where(worse.view(-1, 1, 1, 1), images, best)
 
-    def side(self, query: int, height: int, width: int) -> int:
-        """Side in pixels of the squares proposed at a query, 1 to the shorter side of the image."""
-        progress = int(query / self.queries * 10_000)
+    def side(self, number: int, height: int, width: int) -> int:
+        """Side in pixels of the squares of a proposal, 1 to the shorter side of the image.
+
+        Args:
+            number: of the proposal, from 0; the clean image and the stripes, which cost a query
+                each, are none.
+            height: of the image.
+            width: of the image.
+        """
+        progress = int(number / max(1, self.queries - 2) * 10_000)
         share = self.p_init / 2 ** sum(progress > limit for limit in _HALVINGS)
         side = round(math.sqrt(share * height * width))
         return min(max(side, 1), height, width)

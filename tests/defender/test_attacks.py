@@ -61,14 +61,15 @@ def test_pgd_names_settings_that_make_no_sense() -> None:
 
 
 def test_square_sides_follow_the_schedule_of_the_paper() -> None:
-    attack = Square(0.03, 10_000, p_init=0.8)
+    # the clean image and the stripes are queries too, but no proposals
+    attack = Square(0.03, 10_002, p_init=0.8)
     halvings = {
         1: 0, 10: 0, 11: 1, 50: 1, 51: 2, 200: 2, 201: 3, 501: 4, 1001: 5, 2001: 6,
         4001: 7, 6001: 8, 8001: 9, 9999: 9,
     }  # fmt: skip
-    for query, halved in halvings.items():
+    for number, halved in halvings.items():
         side = round((0.8 / 2**halved * 224 * 224) ** 0.5)
-        assert attack.side(query, 224, 224) == side
+        assert attack.side(number, 224, 224) == side
     assert attack.side(9999, 12, 12) == 1
     assert Square(0.03, 100, p_init=1.0).side(0, 30, 10) == 10
 

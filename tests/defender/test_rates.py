@@ -29,12 +29,15 @@ def test_every_metric_is_described() -> None:
         *("mask_precision", "mask_recall", "mask_precision_top"),
         *("scaled_psnr", "target_psnr", "o1", "o2", "scaling_success", "target_agreement"),
         *("gain", "absolute_gain", "defended_gain", "quality", "srcc", "score", "score_shift"),
+        *("far", "frr", "eer", "similarity", "far_mean", "far_worst", "far_majority"),
+        *("accuracy_mean", "accuracy_worst", "accuracy_majority", "gain_mean", "gain_worst"),
     }
     assert all(metric.name == name and metric.doc for name, metric in METRICS.items())
     lower = {name for name, metric in METRICS.items() if metric.better == "lower"}
     attacker = {"target_psnr", "o1", "o2", "scaling_success", "target_agreement"}
-    gains = {"gain", "absolute_gain", "defended_gain", "score_shift"}
-    assert lower == {"attack_success", "l2", "linf"} | attacker | gains
+    gains = {"gain", "absolute_gain", "defended_gain", "score_shift", "gain_mean", "gain_worst"}
+    faces = {"far", "frr", "eer", "similarity", "far_mean", "far_worst", "far_majority"}
+    assert lower == {"attack_success", "l2", "linf"} | attacker | gains | faces
 
 
 @given(n=st.integers(1, 500), data=st.data(), confidence=st.sampled_from([0.8, 0.95, 0.99]))

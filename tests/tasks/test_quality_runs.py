@@ -185,7 +185,7 @@ def test_a_metric_with_a_reference_is_told_the_clean_image(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": {"name": "shapes-cnn"}}, "metric: expected either model or metric"),
+        ({"model": {"name": "shapes-cnn"}}, "metric: expected one of model, metric and encoder"),
         ({"pipeline": {"target": "16x16"}}, "pipeline: a quality metric sees images as they are"),
         (
             {"attacks": [{"name": "FGSM", "epsilon": 0.1, "target": 1}]},
