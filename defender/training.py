@@ -163,6 +163,8 @@ class ClassifierTraining:
         decayed = [p.ndim > 1 for p in parameters]
         total = steps_per_epoch * self.epochs
         weights = self._class_weights(class_counts)
+        device = parameters[0].device
+        forked = [device] if device.type == "cuda" else []
         while state.epoch < self.epochs:
             model.train()
             loss_sum, correct, seen = 0.0, 0, 0
@@ -173,7 +175,9 @@ class ClassifierTraining:
                 share, other = self._partners(len(labels), seed, step, generator)
                 if other is not None:
                     images = share * images + (1 - share) * images[other]
-                with autocast(self.precision):
+                # dropout draws from torch's own generator, which no state holds
+                with torch.random.fork_rng(devices=forked), autocast(self.precision):
+                    torch.manual_seed(seed * 1_000_003 + step)
                     logits = model(images.contiguous(memory_format=torch.channels_last))
                     loss = self._loss(logits, labels, weights)
                     if other is not None:

@@ -18,6 +18,10 @@ def linear(classes: int = 10, channels: int = 3) -> nn.Module:
     )
 
 
+def with_dropout() -> nn.Module:
+    return nn.Sequential(nn.Dropout(0.3), linear())
+
+
 def three_classes() -> nn.Module:
     return linear(classes=3)
 

@@ -57,6 +57,15 @@ def test_a_new_process_goes_on_after_the_last_finished_epoch(
     assert small.finish(second) == undisturbed
 
 
+def test_dropout_is_drawn_anew_and_yet_the_same_after_a_restart(tmp_path: Path) -> None:
+    network = {"name": "python:tests.tasks.small_networks:with_dropout"}
+    whole = small.finish(small.trainer(tmp_path / "whole", model=network))
+    first = small.trainer(tmp_path / "killed", model=network)
+    first.advance(1)
+    torch.rand(7)
+    assert small.finish(small.trainer(tmp_path / "killed", model=network)) == whole
+
+
 @pytest.mark.parametrize("again", ["the same object", "a new process"])
 @pytest.mark.parametrize("step", [2, 10, 18])
 def test_interrupted_inside_an_epoch(
