@@ -30,6 +30,14 @@ class Averaged(Protocol):
         ...
 
 
+def mean_over_draws(objective: Averaged, images: Images) -> Scores:
+    """Mean score (n,) over the draws of an averaged objective."""
+    scores = objective.score_of_draw(0, images)
+    for draw in range(1, objective.draws):
+        scores = scores + objective.score_of_draw(draw, images)
+    return scores / objective.draws
+
+
 def ordinary(tensor: Tensor) -> Tensor:
     """The tensor itself, or a copy that autograd can save if it was made in inference mode.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from defender.gradients import mean_over_draws
 from defender.objectives import Classify, Defended, Misclassify
 from defender.objectives_logits import best_other, logits_of, of_class
 from defender.types import Images, Objective, Scores
@@ -50,10 +51,7 @@ class Margin:
 
     def __call__(self, images: Images) -> Scores:
         """Mean margin (n,) over the draws."""
-        scores = self.score_of_draw(0, images)
-        for draw in range(1, self.draws):
-            scores = scores + self.score_of_draw(draw, images)
-        return scores / self.draws
+        return mean_over_draws(self, images)
 
     def score_of_draw(self, draw: int, images: Images) -> Scores:
         """Margin (n,) at one draw of the outer defence."""

@@ -15,7 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from defender.gradients import check_finite, gradient, ordinary, value_and_gradient
+from defender.gradients import (
+    check_finite,
+    gradient,
+    mean_over_draws,
+    ordinary,
+    value_and_gradient,
+)
 from defender.noise import derive_seeds
 from defender.scaling.scaler import Scaler
 from defender.types import Detector, Images, Objective, Purifier, Scores, Seeds, Threat
@@ -287,10 +293,7 @@ class Defended:
 
     def __call__(self, images: Images) -> Scores:
         """Mean score (n,) over the draws."""
-        scores = self.score_of_draw(0, images)
-        for draw in range(1, self.draws):
-            scores = scores + self.score_of_draw(draw, images)
-        return scores / self.draws
+        return mean_over_draws(self, images)
 
     def score_of_draw(self, draw: int, images: Images) -> Scores:
         """Score (n,) of one draw of the defence."""

@@ -10,5 +10,9 @@ from prefect.runtime import flow_run
 
 def run_name() -> str:
     """The specification of the flow run at hand, and when it began."""
-    parameters = flow_run.get_parameters()
-    return f"{Path(str(parameters['spec'])).stem}/{datetime.now(UTC):%Y-%m-%d %H:%M}"
+    return begun_now(Path(str(flow_run.get_parameters()["spec"])).stem)
+
+
+def begun_now(what: str) -> str:
+    """What a flow run that begins now is called."""
+    return f"{what}/{datetime.now(UTC):%Y-%m-%d %H:%M}"

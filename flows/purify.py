@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from prefect.runtime import flow_run
 from flows import embedded
 from flows.artifacts import artifact_key
 from flows.evaluate import Prepared, compute, prepare_root
+from flows.names import begun_now
 from storage.files import exclusive
 from tasks.budget import check_budget
 from tasks.purify_folder import FolderState, look
@@ -114,7 +114,7 @@ def _check_fits(found: FolderState) -> None:
 
 def _run_name() -> str:
     source = Path(str(flow_run.get_parameters()["source"]))
-    return f"{source.stem}/{datetime.now(UTC):%Y-%m-%d %H:%M}"
+    return begun_now(source.stem)
 
 
 @flow(name="purify", flow_run_name=_run_name, validate_parameters=True)

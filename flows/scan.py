@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from prefect.runtime import flow_run
 from flows import embedded
 from flows.artifacts import publish_page
 from flows.evaluate import Outcome, Prepared, compute, look_up, prepare_root
+from flows.names import begun_now
 from flows.scan_page import render
 from storage.files import exclusive
 from tasks.budget import check_budget
@@ -192,7 +192,7 @@ def _run(
 
 def _run_name() -> str:
     ready, _ = _prepared[_key(flow_run.get_parameters())]
-    return f"{ready.bench.spec.name}/{datetime.now(UTC):%Y-%m-%d %H:%M}"
+    return begun_now(ready.bench.spec.name)
 
 
 def _key(parameters: Mapping[str, Any]) -> tuple[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from prefect.runtime import flow_run
 
 from flows import embedded
 from flows.evaluate import Outcome, Prepared, compute, look_up, prepare_root
+from flows.names import begun_now
 from storage.files import exclusive
 from tasks.budget import check_budget
 from tasks.outputs import finished
@@ -73,7 +73,7 @@ def run_verification(
 
 def _run_name() -> str:
     ready, _ = _prepared[_key(flow_run.get_parameters())]
-    return f"{ready.bench.spec.name}/{datetime.now(UTC):%Y-%m-%d %H:%M}"
+    return begun_now(ready.bench.spec.name)
 
 
 def _key(parameters: Mapping[str, Any]) -> tuple[str, str]:

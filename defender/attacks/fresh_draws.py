@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from defender.gradients import Averaged
+from defender.gradients import Averaged, mean_over_draws
 from defender.types import Images, Objective, Scores
 
 
@@ -24,10 +24,7 @@ class FreshDraws:
 
     def __call__(self, images: Images) -> Scores:
         """Mean score (n,) over the draws."""
-        scores = self.score_of_draw(0, images)
-        for draw in range(1, self.draws):
-            scores = scores + self.score_of_draw(draw, images)
-        return scores / self.draws
+        return mean_over_draws(self, images)
 
     def score_of_draw(self, draw: int, images: Images) -> Scores:
         """Score (n,) of one draw."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -13,7 +14,7 @@ _RANKS = get_args(Knowledge)
 
 
 @dataclass(frozen=True)
-class Several:
+class Several(ABC):
     """Several purifiers.
 
     Args:
@@ -46,11 +47,11 @@ class Several:
         """
         return self.parts(images, seeds=seeds, reference=reference)["purified"]
 
+    @abstractmethod
     def parts(
         self, images: Images, *, seeds: Seeds, reference: Images | None = None
     ) -> dict[str, Tensor]:
         """What the purifiers made; what comes of them all is under ``"purified"``."""
-        raise NotImplementedError
 
     @property
     def version(self) -> int:

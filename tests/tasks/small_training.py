@@ -8,11 +8,12 @@ from typing import Any
 
 import yaml
 
-from tasks.model_card import export, weights_path
+from tasks.model_card import weights_path
 from tasks.spec_files import parse
 from tasks.train_specs import TrainSpec
 from tasks.training import Trainer
 from tests.merging import merged
+from tests.tasks import trainings
 
 EPOCHS = 3
 COUNT = 300
@@ -48,19 +49,12 @@ def write_spec(folder: Path, **changes: Any) -> Path:
 def trainer(folder: Path, **changes: Any) -> Trainer:
     """A trainer on a store in ``folder``, as a new process would make it."""
     spec = parse(TrainSpec, content(**changes), "spec")
-    made = Trainer(spec, folder, str(folder / "store"))
-    made.check()
-    made.ingest("dataset")
-    made.ingest("held_out")
-    made.check_images()
-    return made
+    return trainings.ready(Trainer(spec, folder, str(folder / "store")))
 
 
 def finish(training: Trainer) -> bytes:
     """Train what is left, export, and return the bytes of the weights."""
-    for epoch in range(training.epochs_done() + 1, training.recipe.epochs + 1):
-        training.advance(epoch)
-    export(training)
+    trainings.finish(training)
     return weights_path(training).read_bytes()
 
 
