@@ -18,25 +18,18 @@ from tasks.models import MODELS, OTHER_MODELS, load_model, user_network
 from tasks.subject_specs import ModelSpec
 from tasks.train_specs import TrainSpec
 from tasks.training_data import TrainingData
-from tasks.training_tasks import Card, portable
+from tasks.training_tasks import Card, computed, portable
 
 
 class TrainedNetwork(Normalised):
-    """A network that takes images from the CPU and gives logits back there.
-
-    On a GPU its own forward pass runs under the precision of the recipe; on the CPU the recipe
-    sees to that itself.
-    """
+    """A network that takes images from the CPU and gives logits back there."""
 
     precision = "fp32"
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (n, c, h, w) in [0, 1] to logits (n, classes)."""
-        if self.mean.device.type == "cpu":
-            return super().forward(images)
-        lower = self.precision == "bf16"
-        with torch.autocast(self.mean.device.type, dtype=torch.bfloat16, enabled=lower):
-            return super().forward(images.to(self.mean.device)).float().cpu()
+        device = self.mean.device
+        return computed(super().forward, images, device=device, precision=self.precision)
 
 
 class ClassifierTask:

@@ -21,16 +21,13 @@ from tasks.face_evaluation import compared, embeddings_of, verification
 from tasks.models import digest_state, freeze
 from tasks.train_specs import FaceTrainSpec
 from tasks.training_data import Batch, TrainingData
-from tasks.training_tasks import Card, portable
+from tasks.training_tasks import Card, computed, portable
 
 _NETWORK = "encoder.network."
 
 
 class TrainedEncoder(nn.Module):
     """An encoder and its head; images come from the CPU and cosines go back there.
-
-    On a GPU its own forward pass runs under the precision of the recipe; on the CPU the recipe
-    sees to that itself.
 
     Args:
         encoder: maps images in [0, 1] to embeddings.
@@ -46,14 +43,12 @@ class TrainedEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (n, c, h, w) in [0, 1] to cosines (n, people)."""
-        device = self.head.weight.device
-        if device.type == "cpu":
-            cosines: Tensor = self.head(self.encoder(images))
-            return cosines
-        lower = self.precision == "bf16"
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=lower):
-            cosines = self.head(self.encoder(images.to(device)))
-        return cosines.float().cpu()
+
+        def cosines(given: Tensor) -> Tensor:
+            found: Tensor = self.head(self.encoder(given))
+            return found
+
+        return computed(cosines, images, device=self.head.weight.device, precision=self.precision)
 
 
 class FaceTask:

@@ -19,14 +19,11 @@ from tasks.prior_evaluation import SIGMAS, compare, denoising_psnr, sample_grid
 from tasks.priors import load_prior, new_network
 from tasks.train_specs import PriorTrainSpec
 from tasks.training_data import TrainingData
-from tasks.training_tasks import Card, portable
+from tasks.training_tasks import Card, computed, portable
 
 
 class TrainedPrior(nn.Module):
     """A network that takes noisy images from the CPU and gives the noise back there.
-
-    On a GPU its own forward pass runs under the precision of the recipe; on the CPU the recipe
-    sees to that itself.
 
     Args:
         network: maps noisy images and their steps to the noise.
@@ -41,13 +38,7 @@ class TrainedPrior(nn.Module):
     def forward(self, noisy: Tensor, steps: Tensor) -> Tensor:
         """The noise (n, c, h, w) in images (n, c, h, w) at steps int64 (n,)."""
         device = next(self.network.parameters()).device
-        if device.type == "cpu":
-            predicted: Tensor = self.network(noisy, steps)
-            return predicted
-        lower = self.precision == "bf16"
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=lower):
-            predicted = self.network(noisy.to(device), steps.to(device))
-        return predicted.float().cpu()
+        return computed(self.network, noisy, steps, device=device, precision=self.precision)
 
 
 class Unlabelled(TrainingData):

@@ -7,28 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from defender.diffusion.prior import Prior
 from defender.diffusion.schedule import NoiseSchedule
 from defender.models.unet import ddpm_celeba_hq, ddpm_cifar10, small_prior
 from tasks.diffusers_priors import DIFFUSERS, diffusers_prior
 from tasks.errors import ModelError
-from tasks.models import (
-    attribute_of,
-    digest_bytes,
-    digest_state,
-    freeze,
-    load_state,
-    packaged_weights,
-    read_safetensors,
-    read_state,
-    source_of,
-    user_network,
-)
-from tasks.names import suggestion
-
-PYTHON = "python:"
+from tasks.models import freeze, load_state, user_network
+from tasks.named_networks import PYTHON, ShippedNetwork, digest_of_network, found, unknown
 
 
 @dataclass(frozen=True)
@@ -50,17 +37,8 @@ ARCHITECTURES: dict[str, Architecture] = {
 """Networks by name; their weights are given as a file."""
 
 
-@dataclass(frozen=True)
-class ShippedPrior:
-    """A prior that comes with the package."""
-
-    architecture: str
-    weights: str
-    doc: str
-
-
-PRIORS: dict[str, ShippedPrior] = {
-    "prior-cifar10": ShippedPrior(
+PRIORS: dict[str, ShippedNetwork] = {
+    "prior-cifar10": ShippedNetwork(
         "small-prior",
         "prior-cifar10.safetensors",
         "32 x 32 colour, trained on CIFAR-10, 1.5 M parameters",
@@ -84,7 +62,7 @@ def new_network(name: str, folder: Path, field: str) -> nn.Module:
         return ARCHITECTURES[name].factory()
     if name.startswith(PYTHON):
         return user_network(name, folder, field)
-    raise _unknown(name, list(ARCHITECTURES), field)
+    raise unknown(name, list(ARCHITECTURES), field)
 
 
 def load_prior(
@@ -124,49 +102,29 @@ def load_prior(
             raise ModelError(f"{weights_where or where}: {name} brings its own, got {weights}")
         network, known, levels = diffusers_prior(name, folder, where)
     else:
-        network = _network(name, weights, folder, where, weights_where or where)
-        architecture = PRIORS[name].architecture if name in PRIORS else name
-        known = ARCHITECTURES[architecture].size if architecture in ARCHITECTURES else None
-        levels = NoiseSchedule()
+        file_where = weights_where or where
+        named = found(
+            name,
+            weights,
+            PRIORS,
+            ARCHITECTURES,
+            folder,
+            where=where,
+            file_where=file_where,
+            others=(f"{DIFFUSERS}<folder or name>",),
+        )
+        network = new_network(named.architecture, folder, where)
+        if named.state is not None:
+            load_state(network, named.state, named.source, file_where)
+        own = ARCHITECTURES.get(named.architecture)
+        known, levels = None if own is None else own.size, NoiseSchedule()
     size, schedule = size or known, schedule or levels
     if size is None:
         raise ModelError(f"{where}: expected the size of the images {name} is for, got none")
-    made_of = [digest_state(network.state_dict()), str(network), str((size, schedule))]
-    if name.startswith(PYTHON):
-        attribute = attribute_of(name.removeprefix(PYTHON), folder, where)
-        made_of.append(digest_bytes(source_of(attribute)))
-    digest = digest_bytes("\n".join(made_of).encode())
+    digest = digest_of_network(network, name, folder, where, str((size, schedule)))
     # a folder may be moved: the digest says what is in it
-    named = Path(name.removeprefix(DIFFUSERS)).name
-    label = DIFFUSERS + named if name.startswith(DIFFUSERS) else name
+    last = Path(name.removeprefix(DIFFUSERS)).name
+    label = DIFFUSERS + last if name.startswith(DIFFUSERS) else name
     prior = Prior(network, size, schedule, name=label, digest=digest)
     freeze(prior, device)
     return prior
-
-
-def _network(
-    name: str, weights: str | None, folder: Path, where: str, file_where: str
-) -> nn.Module:
-    """A network of our own or of the user's, with its weights."""
-    source, architecture = weights or "", name
-    state: dict[str, Tensor] | None = None
-    if name in PRIORS:
-        if weights is not None:
-            raise ModelError(f"{file_where}: {name} brings its own weights, got {weights}")
-        architecture, source = PRIORS[name].architecture, PRIORS[name].weights
-        state = read_safetensors(packaged_weights(source, where), source, file_where)
-    elif name not in ARCHITECTURES and not name.startswith(PYTHON):
-        raise _unknown(name, [*PRIORS, *ARCHITECTURES], where, f"{DIFFUSERS}<folder or name>")
-    elif weights is not None:
-        state = read_state(folder / weights, file_where)
-    elif name in ARCHITECTURES:
-        raise ModelError(f"{file_where}: expected the weights of {name}, got nothing")
-    network = new_network(architecture, folder, where)
-    if state is not None:
-        load_state(network, state, source, file_where)
-    return network
-
-
-def _unknown(name: str, known: list[str], field: str, *others: str) -> ModelError:
-    options = ", ".join([*known, "python:<module>:<factory>", *others])
-    return ModelError(f"{field}: expected one of {options}, got {name!r}{suggestion(name, known)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,20 +11,8 @@ from torch import Tensor, nn
 from defender.models.classifiers import Normalised
 from defender.models.denoiser import denoiser
 from defender.models.fcn import fcn, residual_fcn
-from tasks.errors import ModelError
-from tasks.models import (
-    attribute_of,
-    digest_bytes,
-    digest_state,
-    freeze,
-    load_state,
-    packaged_weights,
-    read_safetensors,
-    read_state,
-    source_of,
-    user_network,
-)
-from tasks.names import suggestion
+from tasks.models import freeze, load_state, user_network
+from tasks.named_networks import PYTHON, ShippedNetwork, digest_of_network, found, unknown
 
 ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {
     "fcn": fcn,
@@ -38,15 +25,6 @@ _FIRST = "layers.0.weight"
 """The weights whose second side is the number of channels that the first layer sees."""
 
 
-@dataclass(frozen=True)
-class ShippedNetwork:
-    """A network that comes with the package."""
-
-    architecture: str
-    weights: str
-    doc: str
-
-
 NETWORKS: dict[str, ShippedNetwork] = {
     "denoiser-linearity": ShippedNetwork(
         "denoiser",
@@ -55,8 +33,6 @@ NETWORKS: dict[str, ShippedNetwork] = {
     ),
 }
 """The networks that ship, by name."""
-
-PYTHON = "python:"
 
 
 def new_network(name: str, channels: int, folder: Path, field: str) -> nn.Module:
@@ -75,7 +51,7 @@ def new_network(name: str, channels: int, folder: Path, field: str) -> nn.Module
         return ARCHITECTURES[name](channels)
     if name.startswith(PYTHON):
         return user_network(name, folder, field)
-    raise _unknown(name, list(ARCHITECTURES), field)
+    raise unknown(name, list(ARCHITECTURES), field)
 
 
 def load_network(
@@ -98,28 +74,13 @@ def load_network(
     Raises:
         ModelError: naming the field, the file and what was expected.
     """
-    field, source = f"{where}.weights", weights or ""
-    state: dict[str, Tensor] | None = None
-    architecture = name
-    if name in NETWORKS:
-        if weights is not None:
-            raise ModelError(f"{field}: {name} brings its own weights, got {weights}")
-        architecture, source = NETWORKS[name].architecture, NETWORKS[name].weights
-        state = read_safetensors(packaged_weights(source, f"{where}.network"), source, field)
-    elif name not in ARCHITECTURES and not name.startswith(PYTHON):
-        raise _unknown(name, [*NETWORKS, *ARCHITECTURES], f"{where}.network")
-    elif weights is not None:
-        state = read_state(folder / weights, field)
-    elif name in ARCHITECTURES:
-        raise ModelError(f"{field}: expected the weights of {name}, got nothing")
-    network = new_network(architecture, _channels(state, architecture), folder, f"{where}.network")
-    if state is not None:
-        load_state(network, state, source, field)
-    made_of = [digest_state(network.state_dict()), str(network)]
-    if name.startswith(PYTHON):
-        attribute = attribute_of(name.removeprefix(PYTHON), folder, f"{where}.network")
-        made_of.append(digest_bytes(source_of(attribute)))
-    digest = digest_bytes("\n".join(made_of).encode())
+    field, named_by = f"{where}.weights", f"{where}.network"
+    named = found(name, weights, NETWORKS, ARCHITECTURES, folder, where=named_by, file_where=field)
+    channels = _channels(named.state, named.architecture)
+    network = new_network(named.architecture, channels, folder, named_by)
+    if named.state is not None:
+        load_state(network, named.state, named.source, field)
+    digest = digest_of_network(network, name, folder, named_by)
     loaded = Normalised(network, name=name, digest=digest)
     freeze(loaded, device)
     return loaded
@@ -132,8 +93,3 @@ def _channels(state: dict[str, Tensor] | None, architecture: str) -> int:
         return 3
     # a denoiser sees blocks of 2 x 2 pixels with their details
     return int(first.shape[1]) // (8 if architecture == "denoiser" else 1)
-
-
-def _unknown(name: str, known: list[str], field: str) -> ModelError:
-    options = ", ".join([*known, "python:<module>:<factory>"])
-    return ModelError(f"{field}: expected one of {options}, got {name!r}{suggestion(name, known)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -104,6 +104,26 @@ class Pictured(Protocol):
     def pictures(self, path: Path, device: torch.device) -> dict[str, bytes]:
         """What the exported file makes, as files for the card, by name."""
         ...
+
+
+def computed(
+    function: Callable[..., Tensor], *inputs: Tensor, device: torch.device, precision: str
+) -> Tensor:
+    """What a network under training makes of inputs that come from the CPU, back on the CPU.
+
+    On a GPU it runs under the precision of the recipe; on the CPU the recipe sees to that itself.
+
+    Args:
+        function: the forward pass.
+        inputs: its arguments.
+        device: where its weights are.
+        precision: ``fp32`` or ``bf16``.
+    """
+    if device.type == "cpu":
+        return function(*inputs)
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        made = function(*(part.to(device) for part in inputs))
+    return made.float().cpu()
 
 
 def portable(average: dict[str, Tensor], *, half: bool) -> dict[str, Tensor]:

@@ -15,11 +15,12 @@ from defender.diffusion.schedule import NoiseSchedule
 from defender.models.unet import UNet
 from defender.purifiers import DDRM, DiffPure, IWMFDiff, OneStepDenoise, Sequence
 from storage.images import read_images
-from tasks import priors
+from tasks import named_networks, priors
 from tasks.building import parameter_fields
 from tasks.errors import ModelError, SpecError
+from tasks.named_networks import ShippedNetwork
 from tasks.plan import Plan
-from tasks.priors import Architecture, ShippedPrior, load_prior
+from tasks.priors import Architecture, load_prior
 from tests import toy
 from tests.defender.priors import tiny_network
 
@@ -111,10 +112,10 @@ def test_a_prior_that_ships_needs_no_more_than_its_name(
     save_file({name: value.half() for name, value in state.items()}, tmp_path / "tiny.safetensors")
     architectures = {"tiny": Architecture(tiny_network, (16, 16), "for tests")}
     monkeypatch.setattr(priors, "ARCHITECTURES", architectures)
-    shipped = {"tiny-shapes": ShippedPrior("tiny", "tiny.safetensors", "for tests")}
+    shipped = {"tiny-shapes": ShippedNetwork("tiny", "tiny.safetensors", "for tests")}
     monkeypatch.setattr(priors, "PRIORS", shipped)
     monkeypatch.setattr(
-        priors, "packaged_weights", lambda name, where: (tmp_path / name).read_bytes()
+        named_networks, "packaged_weights", lambda name, where: (tmp_path / name).read_bytes()
     )
     (purifier,) = built(tmp_path, {"name": "DDRM", "prior": "tiny-shapes"})
     assert purifier.prior.size == (16, 16)
