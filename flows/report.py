@@ -138,7 +138,7 @@ def render(state: Survey, summary: dict[str, Any], columns: Columns) -> str:
         baseline=baseline_label(state),
         front=_inline([front] if front else []),
         verification=verification_table(rows, systems),
-        errors=_inline([det_plot(state, columns)] if systems else []),
+        errors=_inline([det_plot(systems)] if systems else []),
         scores=score_table(deployable(rows), ranked=True),
         scores_told=score_table(told(rows), ranked=False),
         detectors=detector_table(deployable(rows), summary["thresholds"]),

@@ -6,6 +6,7 @@ ground; data have mid-tone colours that stand out from both.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
@@ -49,3 +50,9 @@ def plain(axes: Axes, label: str) -> None:
 def short(label: str, limit: int = 44) -> str:
     """A label, cut where it is too long for a plot."""
     return label if len(label) <= limit else f"{label[: limit - 1]}…"
+
+
+def decades(least: float) -> tuple[list[float], list[str]]:
+    """Ticks of a logarithmic axis: powers of ten from a share to all, as per cents."""
+    ticks = [10.0**power for power in range(math.ceil(math.log10(least)), 1)]
+    return ticks, [f"{100 * tick:g} %" for tick in ticks]

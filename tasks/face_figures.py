@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from defender.metrics.verification import Pairs, all_by_identity, rates, threshold_at
+from defender.metrics.verification import (
+    Pairs,
+    Statistics,
+    all_by_identity,
+    det,
+    frr_at,
+    rates,
+    threshold_at,
+)
 from tasks.columns import Columns, Split
 from tasks.errors import SpecError
 from tasks.faces import people
@@ -48,7 +56,7 @@ class FaceFigures:
         self.columns = columns
         self.counted = split.counted
         self.people = people(bench, columns.table("ingest"))
-        self._pairs: dict[tuple[str, bool], Pairs] = {}
+        self._clean: dict[str, Pairs] = {}
         self._thresholds: dict[str, float] = {}
         known, times = np.unique(self.people[self.among], return_counts=True)
         if len(known) < 2 or times.max(initial=0) < 2:
@@ -66,44 +74,61 @@ class FaceFigures:
         """The stored embeddings of a score node, of the images that count."""
         return self.columns.vectors(node, "embedding")[self.among]
 
-    def pairs(self, node: str, *, self_pairs: bool = False) -> Pairs:
-        """All pairs of the images of a score node with the clean images as they are enrolled."""
-        key = node, self_pairs
-        if key not in self._pairs:
-            enrolled = self.embeddings("score/none/none")
-            self._pairs[key] = Pairs.across(
-                self.embeddings(node), enrolled, self.people[self.among], self_pairs=self_pairs
-            )
-        return self._pairs[key]
+    @cached_property
+    def enrolled(self) -> NDArray[np.float32]:
+        """Embeddings of the clean images as they are compared with."""
+        return self.embeddings("score/none/none")
+
+    def clean_pairs(self, purifier: str) -> Pairs:
+        """All pairs of the clean images behind a purifier with those that are enrolled."""
+        if purifier not in self._clean:
+            probes = self.embeddings(f"score/none/{purifier}")
+            self._clean[purifier] = Pairs.across(probes, self.enrolled, self.people[self.among])
+        return self._clean[purifier]
 
     def threshold(self, purifier: str) -> float:
         """Similarity from which a pair is accepted behind a purifier."""
         if purifier not in self._thresholds:
             fixed = self.bench.spec.faces.threshold
-            clean = self.pairs(f"score/none/{purifier}")
-            found = threshold_at(clean, self.bench.spec.faces.far) if fixed is None else fixed
-            self._thresholds[purifier] = found
+            if fixed is None:
+                fixed = threshold_at(self.clean_pairs(purifier), self.bench.spec.faces.far)
+            self._thresholds[purifier] = fixed
         return self._thresholds[purifier]
 
     def figures(self, node: Node) -> Iterator[Figure]:
         """Far, frr, eer and similarity of a score node, with intervals by identity."""
-        limit, pairs = self.threshold(node.purifier), self.pairs(node.name)
-        genuine = int(pairs.same.sum())
+        limit = self.threshold(node.purifier)
+        if node.attack == "none":
+            yield from self._clean_figures(self.clean_pairs(node.purifier), limit)
+            return
+        if "similarity" in self.columns.table(node.name).schema.names:
+            yield from self._impersonation(node, limit)
+        pairs = Pairs.genuine_across(
+            self.embeddings(node.name), self.enrolled, self.people[self.among]
+        )
+        [between] = self._intervals(pairs, lambda some, w: [frr_at(some, limit, w)])
+        yield "frr", frr_at(pairs, limit), *between, len(pairs.similarity)
+
+    def _clean_figures(self, pairs: Pairs, limit: float) -> Iterator[Figure]:
+        def statistics(given: Pairs, weights: NDArray[np.float64]) -> tuple[float, ...]:
+            drawn = rates(given, weights)
+            return (*drawn.at(limit), drawn.equal()[0])
+
         known = rates(pairs)
         far, frr = known.at(limit)
-        of_far, of_frr, of_eer = self._intervals(pairs, limit)
-        if node.attack == "none":
-            impostor = len(pairs.same) - genuine
-            yield ("far", far, *of_far, impostor)
-            yield ("eer", known.equal()[0], *of_eer, impostor)
-        elif "similarity" in self.columns.table(node.name).schema.names:
-            similar = self.columns.column(node.name, "similarity")[self.among]
-            passed = (similar.astype(np.float32) >= np.float32(limit)).astype(np.float64)
-            whose = self.people[self.among]
-            yield ("far", float(passed.mean()), *self._clustered(passed, whose), len(passed))
-            low, high = self._clustered(similar, whose)
-            yield "similarity", float(similar.mean()), low, high, len(similar)
-        yield ("frr", frr, *of_frr, genuine)
+        of_far, of_frr, of_eer = self._intervals(pairs, statistics)
+        genuine = int(pairs.same.sum())
+        impostor = len(pairs.same) - genuine
+        yield "far", far, *of_far, impostor
+        yield "eer", known.equal()[0], *of_eer, impostor
+        yield "frr", frr, *of_frr, genuine
+
+    def _impersonation(self, node: Node, limit: float) -> Iterator[Figure]:
+        similar = self.columns.column(node.name, "similarity")[self.among]
+        passed = (similar.astype(np.float32) >= np.float32(limit)).astype(np.float64)
+        whose = self.people[self.among]
+        yield "far", float(passed.mean()), *self._clustered(passed, whose), len(passed)
+        yield "similarity", float(similar.mean()), *self._clustered(similar, whose), len(similar)
 
     @staticmethod
     def systems_of(state: Survey) -> list[Node]:
@@ -115,9 +140,15 @@ class FaceFigures:
         found = []
         state = self.columns.state
         for node in self.systems_of(state):
-            limit, pairs = self.threshold(node.purifier), self.pairs(node.name)
-            flattered = rates(self.pairs(node.name, self_pairs=True))
+            limit, pairs = self.threshold(node.purifier), self.clean_pairs(node.purifier)
+            flattered = Pairs.genuine_across(
+                self.embeddings(node.name),
+                self.enrolled,
+                self.people[self.among],
+                self_pairs=True,
+            )
             known = rates(pairs)
+            of_far, of_frr = det(pairs)
             far, frr = known.at(limit)
             rate, at = known.equal()
             found.append(
@@ -127,7 +158,7 @@ class FaceFigures:
                     "fixed": self.bench.spec.faces.threshold is not None,
                     "far": far,
                     "frr": frr,
-                    "frr_with_self_pairs": flattered.at(limit)[1],
+                    "frr_with_self_pairs": frr_at(flattered, limit),
                     "eer": rate,
                     "eer_threshold": at,
                     "auc": known.area(),
@@ -136,18 +167,15 @@ class FaceFigures:
                     "impostor_pairs": int((~pairs.same).sum()),
                     "people": len(np.unique(self.people[self.among])),
                     "images": int(self.among.sum()),
+                    "curve": {"far": of_far.tolist(), "frr": of_frr.tolist()},
                 }
             )
         return found
 
-    def _intervals(self, pairs: Pairs, limit: float) -> list[tuple[float, float]]:
-        """95 % intervals over people of far, frr and eer."""
-
-        def statistics(given: Pairs, weights: NDArray[np.float64]) -> tuple[float, ...]:
-            drawn = rates(given, weights)
-            return (*drawn.at(limit), drawn.equal()[0])
-
-        return all_by_identity(pairs, statistics, draws=DRAWS, seed=self.bench.spec.seed)
+    def _intervals(self, pairs: Pairs, statistics: Statistics) -> list[tuple[float, float]]:
+        """95 % intervals over people of figures of pairs."""
+        found = all_by_identity(pairs, statistics, draws=DRAWS, seed=self.bench.spec.seed)
+        return found or [(math.nan, math.nan)]
 
     def _clustered(
         self, values: NDArray[np.float64], whose: NDArray[np.int64]

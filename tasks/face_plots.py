@@ -2,46 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 
-from defender.metrics.verification import det
-from tasks.columns import Columns, Split
-from tasks.drawing import CURVES, WIDTH, Plot, plain, short
-from tasks.face_figures import FaceFigures
+from tasks.drawing import CURVES, WIDTH, Plot, decades, plain, short
 from tasks.inline_svg import INK, inline
-from tasks.survey import Survey
+from tasks.roc import LEGEND, STROKES
 
 LOWEST = 1e-4
-STROKES = ("solid", (0, (5, 2)), (0, (1, 1.5)))
 
 
-def det_plot(state: Survey, columns: Columns) -> Plot:
+def det_plot(systems: Sequence[Mapping[str, Any]]) -> Plot:
     """Detection error trade-off of each defence on clean pictures, both axes logarithmic.
 
     Args:
-        state: a finished run on a face encoder.
-        columns: its per-image columns.
+        systems: the section ``verification`` of a summary.
     """
-    split = Split.of(columns.table("ingest"), state.bench.spec.calibration)
-    faces = FaceFigures(state.bench, columns, split)
-    purifiers = [node.purifier for node in faces.systems_of(state)]
-    below = 0.5 + 0.17 * len(purifiers)
+    below = 0.5 + LEGEND * len(systems)
     tall = 2.6 + below
     figure = Figure(figsize=(WIDTH, tall), facecolor="none")
     axes = figure.add_axes((0.15, below / tall, 0.82, 2.5 / tall))
     words = []
-    for i, name in enumerate(purifiers):
-        far, frr = det(faces.pairs(f"score/none/{name}"))
-        limit = faces.threshold(name)
+    for i, one in enumerate(systems):
+        name = one["purifier"]
         label = short("no defence" if name == "none" else name, 30)
-        words.append(f"{label}: threshold {limit:.3f}")
-        colour, stroke = CURVES[i % len(CURVES)], STROKES[i // len(CURVES) % len(STROKES)]
+        words.append(f"{label}: threshold {one['threshold']:.3f}")
         axes.plot(
-            np.maximum(far, LOWEST / 2),
-            np.maximum(frr, LOWEST / 2),
-            color=colour,
-            linestyle=stroke,
+            np.maximum(one["curve"]["far"], LOWEST / 2),
+            np.maximum(one["curve"]["frr"], LOWEST / 2),
+            color=CURVES[i % len(CURVES)],
+            linestyle=STROKES[i // len(CURVES) % len(STROKES)],
             linewidth=1.8,
             label=words[-1],
         )
@@ -49,9 +42,8 @@ def det_plot(state: Survey, columns: Columns) -> Plot:
     axes.set_yscale("log")
     axes.set_xlim(LOWEST, 1.05)
     axes.set_ylim(LOWEST * 10, 1.05)
-    marks = {1e-4: "0.01 %", 1e-3: "0.1 %", 0.01: "1 %", 0.1: "10 %", 1.0: "100 %"}
-    axes.set_xticks(list(marks), list(marks.values()))
-    axes.set_yticks(list(marks)[1:], list(marks.values())[1:])
+    axes.set_xticks(*decades(LOWEST))
+    axes.set_yticks(*decades(LOWEST * 10))
     axes.minorticks_off()
     axes.set_ylabel("pairs of one person refused", fontsize=9, color=INK)
     plain(axes, "pairs of two people accepted")

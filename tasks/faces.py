@@ -11,28 +11,35 @@ from torch import Tensor
 
 from defender.models.face_encoder import similarity
 from storage.images import Pixels
+from storage.scores import read_rows
 from tasks.batches import batches
 from tasks.chunk import Chunk
+from tasks.encoders import probe
 from tasks.targets import person_in
 from tasks.workbench import Workbench
 
 
 @torch.no_grad()
-def embeddings(bench: Workbench, images: Sequence[Pixels]) -> Tensor:
+def embeddings(
+    bench: Workbench, images: Sequence[Pixels], without: frozenset[int] = frozenset()
+) -> Tensor:
     """Embeddings of images of any sizes, computed in the run's batches.
 
     Args:
         bench: the run.
         images: uint8 (c, h, w) each, at least one.
+        without: positions of images that are no pictures; theirs are zero.
 
     Returns:
         float32 (n, d) of length 1, on the run's device.
     """
     found: dict[int, Tensor] = {}
-    for batch in batches(images, bench.rule):
+    for batch in batches(images, bench.rule, without):
         made = bench.encoder(batch.stack(images, bench.device))
         found |= dict(zip(batch.index, made, strict=False))
-    return torch.stack([found[place] for place in range(len(images))])
+    width = len(next(iter(found.values()))) if found else probe(bench.encoder, repr(bench.encoder))
+    nothing = torch.zeros(width, device=bench.device)
+    return torch.stack([found.get(place, nothing) for place in range(len(images))])
 
 
 def enrolled_for(chunk: Chunk, clean: Sequence[Pixels]) -> Tensor | None:
@@ -42,29 +49,47 @@ def enrolled_for(chunk: Chunk, clean: Sequence[Pixels]) -> Tensor | None:
     """
     if not clean:
         return None
-    pictures = chunk.images("target") if "target" in chunk.inputs else clean
-    return embeddings(chunk.bench, pictures)
+    if "target" in chunk.inputs:
+        return impersonated(chunk)
+    return embeddings(chunk.bench, clean)
 
 
-def recognised(chunk: Chunk, columns: dict[str, list[float]]) -> pa.Table:
+def with_embeddings(rows: pa.Table, found: Tensor) -> pa.Table:
+    """Rows and the embedding (n, d) of each as a column of lists."""
+    values = found.float().cpu().numpy()
+    flat = pa.array(np.ascontiguousarray(values).reshape(-1), pa.float32())
+    column = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+    return rows.append_column("embedding", column)
+
+
+def impersonated(chunk: Chunk) -> Tensor:
+    """Stored embeddings of the pictures of those whom an attack impersonates, (n, d)."""
+    rows = read_rows(chunk.bench.store.rows(chunk.inputs["target"].ref))
+    flat = rows.column("embedding").combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    width = rows.schema.field("embedding").type.list_size
+    return torch.from_numpy(flat.reshape(-1, width).copy()).to(chunk.bench.device)
+
+
+def recognised(
+    chunk: Chunk, columns: dict[str, list[float]], failed: frozenset[int] = frozenset()
+) -> pa.Table:
     """Rows of a chunk with the embedding of each image, and its similarity to the victim's.
 
     Args:
         chunk: with the images in question under ``images``, and those of victims, where there are
             any, under ``target``.
         columns: what else is known of the images.
+        failed: positions where a defence gave no picture: those pass as nobody.
     """
     images = chunk.images("images")
     if not images:
         return chunk.table(columns)
-    found = embeddings(chunk.bench, images)
+    found = embeddings(chunk.bench, images, failed)
     if "target" in chunk.inputs:
-        wanted = embeddings(chunk.bench, chunk.images("target"))
-        columns = {**columns, "similarity": similarity(found, wanted).tolist()}
-    values = found.float().cpu().numpy()
-    flat = pa.array(np.ascontiguousarray(values).reshape(-1), pa.float32())
-    column = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
-    return chunk.table(columns).append_column("embedding", column)
+        similar = similarity(found, impersonated(chunk)).tolist()
+        similar = [0.0 if i in failed else value for i, value in enumerate(similar)]
+        columns = {**columns, "similarity": similar}
+    return with_embeddings(chunk.table(columns), found)
 
 
 def people(bench: Workbench, rows: pa.Table) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -78,7 +78,7 @@ class Plan:
             label = label_of(spec)
             inputs = {"images": "ingest"}
             if bench.targets[position] is not None:
-                inputs["target"] = self._add_targets(bench, position, label)
+                inputs["target"] = self._add_targets(bench, position, label, common)
             hides = bench.attacks[position].budget == "scaling"
             asks = not hides and bench.attacks[position].threat not in CALM
             config = self._stage(
@@ -109,7 +109,9 @@ class Plan:
                 )
             )
 
-    def _add_targets(self, bench: Workbench, position: int, label: str) -> str:
+    def _add_targets(
+        self, bench: Workbench, position: int, label: str, common: dict[str, Any]
+    ) -> str:
         """The stage that chooses what an attack hides; attacks that hide the same share it."""
         pool = bench.targets[position]
         config = {
@@ -119,6 +121,7 @@ class Plan:
             "pipeline": repr(bench.pipeline),
             "decode": bench.dataset.identity()["decode"],
             **({} if pool is None else pool.identity()),
+            **({"encoder": repr(bench.encoder), **common} if bench.has_encoder else {}),
         }
         for node in self._of("target"):
             if node.config == config:
@@ -136,8 +139,13 @@ class Plan:
 
     def _encoder(self, bench: Workbench, position: int) -> dict[str, Any]:
         """What an attack on a face encoder asks, and what for."""
-        aim, threshold = bench.spec.attacks[position].aim, bench.spec.faces.threshold
-        return {"encoder": repr(bench.encoder), "aim": aim, "threshold": threshold}
+        asked: dict[str, Any] = {
+            "encoder": repr(bench.encoder),
+            "aim": bench.spec.attacks[position].aim,
+        }
+        if getattr(bench.attacks[position], "needs", "score") == "margin":
+            asked["threshold"] = bench.spec.faces.threshold
+        return asked
 
     def _fit_of(self, bench: Workbench, position: int, label: str, attack: dict[str, Any]) -> str:
         """The stage that fits an attack, its own or that of another attack."""

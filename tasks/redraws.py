@@ -10,7 +10,7 @@ from defender.noise import derive_seeds
 from defender.norms import from_uint8, to_uint8
 from tasks.batches import Batch, map_columns
 from tasks.chunk import Chunk, Made
-from tasks.faces import embeddings
+from tasks.faces import impersonated
 from tasks.quality_scores import opinion
 
 
@@ -25,7 +25,7 @@ def redraw(chunk: Chunk) -> Made:
     clean = chunk.images("clean")
     wanted = None
     if bench.has_encoder and "target" in chunk.inputs and clean:
-        wanted = embeddings(bench, chunk.images("target"))
+        wanted = impersonated(chunk)
 
     def run(images: Tensor, batch: Batch) -> dict[str, Tensor]:
         columns: dict[str, Tensor] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tasks.defences import DefenceFile
 from tasks.errors import SpecError
 from tasks.nodes import CALM
 from tasks.precomputed import Precomputed
@@ -35,6 +36,19 @@ def check_attacks(bench: Workbench) -> None:
         _check_sources(bench, i, spec)
 
 
+def check_purifiers(bench: Workbench) -> None:
+    """Check that defences in a process of their own are not to be drawn again.
+
+    Raises:
+        SpecError: naming the field and what was expected.
+    """
+    for i, (spec, purifier) in enumerate(zip(bench.spec.purifiers, bench.purifiers, strict=True)):
+        if spec.draws > 1 and isinstance(purifier, DefenceFile):
+            raise SpecError(
+                f"purifiers[{i}].draws: {spec.name} is asked once; expected 1, got {spec.draws}"
+            )
+
+
 def check_subject(bench: Workbench) -> None:
     """Check that one system at most is attacked, and that what is beside it suits it.
 
@@ -55,10 +69,13 @@ def check_subject(bench: Workbench) -> None:
         return
     _ = bench.subject
     if bench.pipeline is not None:
-        what = "a quality metric" if bench.has_metric else "a face encoder"
         raise SpecError(
-            f"pipeline: {what} sees images as they are; expected none, or dataset.resize"
+            f"pipeline: {_subject(bench)} sees images as they are; expected none, or dataset.resize"
         )
+
+
+def _subject(bench: Workbench) -> str:
+    return "a quality metric" if bench.has_metric else "a face encoder"
 
 
 def _check_needs(bench: Workbench, i: int, spec: AttackSpec, attack: Any) -> None:
@@ -72,8 +89,9 @@ def _check_needs(bench: Workbench, i: int, spec: AttackSpec, attack: Any) -> Non
                 f"attacks[{i}]: {spec.name} goes to a boundary; expected faces.threshold, got none"
             )
         return
-    what = "a quality metric" if bench.has_metric else "a face encoder"
-    raise SpecError(f"attacks[{i}]: {spec.name} attacks a model of classes, {what} has none")
+    raise SpecError(
+        f"attacks[{i}]: {spec.name} attacks a model of classes, {_subject(bench)} has none"
+    )
 
 
 def _check_sources(bench: Workbench, i: int, spec: AttackSpec) -> None:
@@ -130,8 +148,7 @@ def _check_targets(bench: Workbench, i: int, spec: AttackSpec, attack: Any) -> N
     if not hides and bench.subject is None and asks:
         raise SpecError(f"attacks[{i}]: {spec.name} attacks a model; expected the field model")
     if spec.target is not None and not bench.has_model and bench.subject is not None:
-        what = "a quality metric" if bench.has_metric else "a face encoder"
-        raise SpecError(f"attacks[{i}].target: {what} has no classes; expected none")
+        raise SpecError(f"attacks[{i}].target: {_subject(bench)} has no classes; expected none")
     if bench.has_encoder:
         _check_face_attack(bench, i, spec, attack)
     if spec.strength is not None and (not asks or hides or not hasattr(attack, "strength")):

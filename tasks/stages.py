@@ -19,7 +19,7 @@ from tasks.defences import DefenceFile
 from tasks.defending import defend
 from tasks.distorting import distort
 from tasks.errors import SpecError
-from tasks.faces import enrolled_for, recognised
+from tasks.faces import embeddings, enrolled_for, recognised, with_embeddings
 from tasks.fitting import fit, settled, strength
 from tasks.goals import goal, stored
 from tasks.patch_stages import answer, answers, boxes_of, certify, explain, located, paste
@@ -89,7 +89,10 @@ def target(chunk: Chunk) -> Made:
             made.append(pixels[0].contiguous().numpy())
             continue
         made.append(pipeline.of(pixels)(pixels)[0].contiguous().numpy())
-    return Made(made, rows.add_column(0, "id", pa.array(chunk.ids, pa.string())))
+    rows = rows.add_column(0, "id", pa.array(chunk.ids, pa.string()))
+    if bench.has_encoder and made:
+        rows = with_embeddings(rows, embeddings(bench, made))
+    return Made(made, rows)
 
 
 def purify(chunk: Chunk) -> Made:
@@ -159,8 +162,6 @@ def score(chunk: Chunk) -> Made:
             columns |= scaled.columns(batch, images)
         return columns
 
-    if bench.has_encoder:
-        return Made(rows=recognised(chunk, map_columns(current, bench.rule, bench.device, run)))
     failures = chunk.failures("images")
     failed = frozenset(i for i, reason in enumerate(failures) if reason is not None)
     columns = map_columns(current, bench.rule, bench.device, run, failed)
@@ -168,6 +169,8 @@ def score(chunk: Chunk) -> Made:
         asked = ANSWERS if bench.has_model else OPINIONS if bench.has_metric else ()
         for name in (*asked, *wanted):
             columns.setdefault(name, [math.nan] * len(current))
+    if bench.has_encoder:
+        return Made(rows=recognised(chunk, columns, failed))
     return Made(rows=chunk.table(columns))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -12,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tasks.drawing import CURVES, short
+from tasks.drawing import CURVES, decades, short
 from tasks.inline_svg import SETTINGS
 from tasks.roc import STROKES
 
@@ -42,11 +41,11 @@ def curves(systems: Sequence[Mapping[str, Any]], kind: str) -> str:
     axes.set(xlabel="impostor pairs accepted (FAR)", ylabel=LABELS[kind])
     axes.set_xscale("log")
     axes.set_xlim(least, 1.05)
-    axes.set_xticks(*_decades(least))
+    axes.set_xticks(*decades(least))
     if kind == "det":
         axes.set_yscale("log")
         axes.set_ylim(lowest, 1.05)
-        axes.set_yticks(*_decades(lowest))
+        axes.set_yticks(*decades(lowest))
     else:
         axes.set_ylim(-0.02, 1.02)
         axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
@@ -58,12 +57,6 @@ def curves(systems: Sequence[Mapping[str, Any]], kind: str) -> str:
     with matplotlib.rc_context({**SETTINGS, "svg.hashsalt": kind}):
         figure.savefig(sink, format="svg", metadata={"Date": None})
     return sink.getvalue()
-
-
-def _decades(least: float) -> tuple[list[float], list[str]]:
-    """Powers of ten from a share to all, as per cents."""
-    ticks = [10.0**power for power in range(math.ceil(math.log10(least)), 1)]
-    return ticks, [f"{100 * tick:g} %" for tick in ticks]
 
 
 def _curve(axes: Axes, one: Mapping[str, Any], i: int, kind: str, least: float) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from defender.certification import CERTIFIERS
 from defender.detectors import DETECTORS
 from defender.metrics import METRICS
+from defender.models.face_encoder import FaceEncoder
 from defender.models.scaled import Scaled
 from defender.scaling import Pipeline
 from storage.chunks import Store
@@ -30,7 +31,7 @@ from tasks.models import load_model
 from tasks.nodes import CALM
 from tasks.precomputed import ATTACK_KINDS
 from tasks.quality_models import load_metric
-from tasks.run_checks import check_attacks, check_subject
+from tasks.run_checks import check_attacks, check_purifiers, check_subject
 from tasks.specs import AlgorithmSpec, AttackSpec, DatasetSpec, Spec, label_of
 from tasks.targets import TargetPool
 
@@ -123,7 +124,7 @@ class Workbench:
         return load_metric(self.spec.metric, self.folder, self.device)
 
     @cached_property
-    def encoder(self) -> nn.Module:
+    def encoder(self) -> FaceEncoder:
         """The face encoder that is attacked and defended.
 
         Raises:
@@ -297,6 +298,7 @@ class Workbench:
         _ = self.dataset, self.device, self.attacks, self.detectors, self.purifiers
         _ = self.others, self.certifiers, self.fit_sets
         check_subject(self)
+        check_purifiers(self)
         if self.spec.baseline is not None:
             self.purifier_position(self.spec.baseline, "baseline")
         check_attacks(self)

@@ -117,6 +117,37 @@ class Pairs:
         return cls._formed(probes, enrolled, people, most, lambda i, j: (i != j) | self_pairs)
 
     @classmethod
+    def genuine_across(
+        cls,
+        probes: ArrayLike,
+        enrolled: ArrayLike,
+        people: ArrayLike,
+        *,
+        self_pairs: bool = False,
+        most: int = MOST_PAIRS,
+    ) -> Pairs:
+        """The pairs of :meth:`across` that show one person: all that FRR asks for.
+
+        Args:
+            probes: embeddings (n, d).
+            enrolled: embeddings (n, d) of the same images.
+            people: ints (n,), whom each image shows.
+            self_pairs: whether pairs i = j count.
+            most: as for :meth:`across`.
+
+        Raises:
+            ValueError: as for :meth:`across`.
+        """
+        labels = np.asarray(people, dtype=np.int64)
+        return cls._formed(
+            probes,
+            enrolled,
+            people,
+            most,
+            lambda i, j: ((i != j) | self_pairs) & (labels[i] == labels[j]),
+        )
+
+    @classmethod
     def among(cls, embeddings: ArrayLike, people: ArrayLike, *, most: int = MOST_PAIRS) -> Pairs:
         """All pairs of two images of one set, each once.
 

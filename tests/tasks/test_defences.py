@@ -13,7 +13,7 @@ from storage.images import read_images
 from storage.scores import read_rows
 from tasks.columns import Columns
 from tasks.defences import DefenceFile
-from tasks.errors import DefenseError
+from tasks.errors import DefenseError, SpecError
 from tasks.summary import Summary
 from tasks.survey import Survey
 from tests import toy
@@ -121,6 +121,23 @@ def test_with_a_classifier_a_failure_is_no_right_answer(tmp_path: Path) -> None:
     state, _ = toy.run(toy.bench(tmp_path, **given))
     assert values(state)[("none", "mine", "accuracy")] == 0.0
     assert values(state)[("none", "median", "accuracy")] > 0.5
+
+
+def test_with_a_face_encoder_a_failure_passes_as_nobody(tmp_path: Path) -> None:
+    given = content(tmp_path, MOODY.replace("MEAN", "-1.0"))
+    given |= {"metric": None, "encoder": "python:tests.tasks.test_face_runs:make_encoder"}
+    given |= {"faces": {"far": 0.1}, "metrics": ["far", "similarity"]}
+    state, _ = toy.run(toy.bench(tmp_path, **given))
+    assert values(state)[("ifgsm", "mine", "far")] == 0.0
+    assert values(state)[("ifgsm", "mine", "similarity")] == 0.0
+    assert values(state)[("ifgsm", "median", "similarity")] > 0.5
+
+
+def test_a_defence_in_its_own_process_is_not_drawn_again(tmp_path: Path) -> None:
+    given = content(tmp_path, HALF)
+    given["purifiers"] = [{**one, "draws": 3} for one in given["purifiers"] if "path" in one]
+    with pytest.raises(SpecError, match=r"purifiers\[0\].draws: .*asked once; expected 1, got 3"):
+        toy.bench(tmp_path, **given).check()
 
 
 def test_it_is_keyed_by_its_file_and_what_lies_beside_it(tmp_path: Path) -> None:
