@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
@@ -13,6 +12,8 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
+
+from storage.files import Place
 
 
 def artifact_key(name: str) -> str:
@@ -44,7 +45,7 @@ class ProgressArtifact:
             update_progress_artifact(artifact_id=self._id, progress=100.0 * done / max(1, total))
 
 
-def publish(summary: dict[str, Any], folder: Path) -> None:
+def publish(summary: dict[str, Any], folder: Place) -> None:
     """Publish the score card and a link to the report as artifacts of the current run."""
     key = artifact_key(summary["name"])
     create_table_artifact(
@@ -59,7 +60,7 @@ def publish(summary: dict[str, Any], folder: Path) -> None:
     publish_page(summary["name"], folder / "report.html")
 
 
-def publish_page(name: str, page: Path) -> None:
+def publish_page(name: str, page: Place) -> None:
     """Publish a link to the page of a run."""
     create_link_artifact(
         link=page.resolve().as_uri(),

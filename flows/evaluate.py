@@ -16,7 +16,7 @@ from flows.names import run_name
 from flows.progress import Progress
 from flows.report import render
 from flows.schedule import chunk_order, drive
-from storage.files import check_writable, exclusive, local_root
+from storage.files import Place, check_writable, exclusive, store_root
 from tasks.budget import check_budget
 from tasks.devices import default_workers
 from tasks.listening import listening
@@ -31,7 +31,7 @@ from tasks.workbench import Workbench, workbench
 class Outcome:
     """What a run came to."""
 
-    folder: Path
+    folder: Place
     chunk_tasks: int
     chunks: int
     seconds: dict[str, float]
@@ -110,13 +110,13 @@ def run(
         return evaluate(spec, store, list(assignments), limit)
 
 
-def prepare_root(store: str) -> Path:
-    """The store's folder, proven writable.
+def prepare_root(store: str) -> Place:
+    """The root of a store, proven writable.
 
     Raises:
         StoreError: where it is not.
     """
-    root = local_root(store)
+    root = store_root(store)
     check_writable(root)
     return root
 

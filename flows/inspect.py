@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from flows.evaluate import read_spec
 from flows.report import render
-from storage.files import exclusive
+from storage.files import Place, exclusive
 from storage.ledger import Finding
 from tasks.errors import SpecError
 from tasks.outputs import finished, missing_marks, output_findings, write_outputs
@@ -72,7 +71,7 @@ def verify_run(
             {
                 "stage": finding.stage,
                 "key": finding.key,
-                "path": str((places.get(finding.stage, folder) / finding.path).relative_to(root)),
+                "path": _below(root, places.get(finding.stage, folder), finding.path),
                 "problem": finding.problem,
             }
             for finding in dict.fromkeys(findings)
@@ -80,9 +79,13 @@ def verify_run(
     }
 
 
+def _below(root: Place, place: Place, name: str) -> str:
+    return f"{place}/{name}".removeprefix(f"{root}/")
+
+
 def rewrite_report(
     spec: str, store: str, assignments: Sequence[str] = (), limit: int | None = None
-) -> Path:
+) -> Place:
     """Write summary and report again from the stored columns.
 
     Raises:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from prefect import flow
@@ -16,7 +15,7 @@ from flows.artifacts import publish_page
 from flows.evaluate import Outcome, Prepared, compute, look_up, prepare_root
 from flows.names import begun_now
 from flows.scan_page import render
-from storage.files import exclusive
+from storage.files import Place, exclusive
 from tasks.budget import check_budget
 from tasks.decision import Decision, Rule, calibrated_detectors, matched
 from tasks.errors import SpecError
@@ -53,7 +52,7 @@ class ScanOutcome:
         seconds: spent in chunks that were computed now, by kind of stage.
     """
 
-    folder: Path
+    folder: Place
     summary: dict[str, Any]
     chunk_tasks: int
     chunks: int
@@ -140,7 +139,7 @@ def _labels(bench: Workbench) -> list[str]:
     return [spec.label or spec.name for spec in bench.spec.detectors]
 
 
-def _decision(request: ScanRequest, source: Path, bench: Workbench) -> Decision:
+def _decision(request: ScanRequest, source: Place, bench: Workbench) -> Decision:
     thresholds = read_thresholds(source)
     wanted = calibrated_detectors(thresholds, _labels(bench))
     found = matched(thresholds, wanted, request.pipeline.pipeline(), source)

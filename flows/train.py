@@ -122,7 +122,7 @@ def _finished(opened: Trainer) -> TrainOutcome | None:
 
 
 def _outcome(opened: Trainer, trained: int, card: Card) -> TrainOutcome:
-    folder = opened.store.run(opened.spec.name)
+    folder = opened.outputs
     return TrainOutcome(folder, weights_path(opened), trained, opened.recipe.epochs, card)
 
 

@@ -14,7 +14,7 @@ from prefect.runtime import flow_run
 from flows import embedded
 from flows.evaluate import Outcome, Prepared, compute, look_up, prepare_root
 from flows.names import begun_now
-from storage.files import exclusive
+from storage.files import Place, exclusive
 from tasks.budget import check_budget
 from tasks.outputs import finished
 from tasks.verify import VERIFY, Verification
@@ -35,7 +35,7 @@ class VerifyOutcome:
         chunks: chunks of all stages together.
     """
 
-    folder: Path
+    folder: Place
     summary: dict[str, Any]
     chunk_tasks: int
     chunks: int

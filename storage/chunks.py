@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
+from storage.files import Place
 from storage.ledger import Ledger, digest_of
 
 
@@ -30,13 +30,13 @@ class Store:
     """Where stages keep their chunks.
 
     Args:
-        root: the store's folder.
+        root: the store's folder, or its prefix in a cloud store.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Place) -> None:
         self.root = root
 
-    def stage(self, fingerprint: str) -> Path:
+    def stage(self, fingerprint: str) -> Place:
         """Folder of a stage."""
         return self.root / "data" / fingerprint
 
@@ -44,14 +44,14 @@ class Store:
         """The marks of a stage."""
         return Ledger(self.stage(fingerprint))
 
-    def images(self, ref: ChunkRef) -> Path:
+    def images(self, ref: ChunkRef) -> Place:
         """Where the images of a chunk lie."""
         return self.stage(ref.stage) / "images" / ref.key
 
-    def rows(self, ref: ChunkRef) -> Path:
+    def rows(self, ref: ChunkRef) -> Place:
         """Where the rows of a chunk lie."""
         return self.stage(ref.stage) / "rows" / f"{ref.key}.parquet"
 
-    def run(self, name: str) -> Path:
+    def run(self, name: str) -> Place:
         """Folder of a run's summary, report and references."""
         return self.root / name

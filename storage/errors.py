@@ -19,6 +19,10 @@ class StoreError(StorageError):
     """The store cannot be opened or written."""
 
 
+class StoreFault(StoreError):
+    """The store gave an error that may pass, so what was tried may be tried again."""
+
+
 class DamagedChunk(StorageError):
     """Stored bytes are not those that the ledger vouches for."""
 

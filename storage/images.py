@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec
-from zarr.storage import LocalStore
+from zarr.core.buffer import Buffer, cpu
+from zarr.storage import MemoryStore
 
-from storage.errors import DamagedChunk
-from storage.files import as_store_error, remove
+from storage.errors import DamagedChunk, StoreError
+from storage.files import Place, remove_folder, write_atomic
 
 Pixels = NDArray[np.uint8]
 
 
-def write_images(folder: Path, images: Sequence[Pixels]) -> list[str]:
+def write_images(folder: Place, images: Sequence[Pixels]) -> dict[str, str]:
     """Write the images of a chunk as the array ``folder``, replacing what was there.
 
     Args:
@@ -31,7 +31,7 @@ def write_images(folder: Path, images: Sequence[Pixels]) -> list[str]:
         images: uint8 arrays (c, h, w), at least one.
 
     Returns:
-        The names of the files written, relative to ``folder``.
+        SHA-256 of each file written, by name relative to ``folder``.
 
     Raises:
         StoreError: where the disk is full or cannot be written.
@@ -44,28 +44,36 @@ def write_images(folder: Path, images: Sequence[Pixels]) -> list[str]:
     stacked = all(shape == shapes[0] for shape in shapes)
     data = np.stack(images) if stacked else np.concatenate([image.ravel() for image in images])
     attributes: dict[str, Any] = {} if stacked else {"shapes": shapes}
-    try:
-        remove(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with zarr.config.set({"array.write_empty_chunks": True}):
-            array = zarr.create_array(
-                LocalStore(folder),
-                shape=data.shape,
-                chunks=data.shape,
-                dtype="uint8",
-                compressors=[
-                    BloscCodec(typesize=1, cname="zstd", clevel=1, shuffle=BloscShuffle.bitshuffle),
-                    Crc32cCodec(),
-                ],
-                attributes=attributes,
-            )
-            array[...] = data
-    except OSError as error:
-        raise as_store_error(error, folder) from error
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    files: dict[str, Buffer] = {}
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        array = zarr.create_array(
+            MemoryStore(files),
+            shape=data.shape,
+            chunks=data.shape,
+            dtype="uint8",
+            compressors=[
+                BloscCodec(typesize=1, cname="zstd", clevel=1, shuffle=BloscShuffle.bitshuffle),
+                Crc32cCodec(),
+            ],
+            attributes=attributes,
+        )
+        array[...] = data
+    remove_folder(folder)
+    digests = {}
+    for name, content in sorted(files.items()):
+        written = content.to_bytes()
+        write_atomic(_below(folder, name), written)
+        digests[name] = hashlib.sha256(written).hexdigest()
+    return digests
 
 
-def read_images(folder: Path) -> list[Pixels]:
+def _below(folder: Place, name: str) -> Place:
+    for part in name.split("/"):
+        folder = folder / part
+    return folder
+
+
+def read_images(folder: Place) -> list[Pixels]:
     """Read the images of a chunk.
 
     Returns:
@@ -75,12 +83,12 @@ def read_images(folder: Path) -> list[Pixels]:
         DamagedChunk: where the array is not there or its checksum does not agree.
     """
     try:
-        array = zarr.open_array(LocalStore(folder, read_only=True), mode="r")
-        chunk = folder / "c" / "/".join("0" for _ in array.shape)
-        if not chunk.is_file():
-            raise DamagedChunk(f"expected {chunk} in the store, got nothing")
+        files = {"zarr.json": _read(folder / "zarr.json")}
+        array = zarr.open_array(MemoryStore(files, read_only=True), mode="r")
+        name = "/".join(["c", *("0" for _ in array.shape)])
+        files[name] = _read(_below(folder, name))
         data = np.asarray(array[...])
-    except DamagedChunk:
+    except (DamagedChunk, StoreError):
         raise
     except Exception as error:
         raise DamagedChunk(f"cannot read the images in {folder}: {error}") from error
@@ -90,6 +98,13 @@ def read_images(folder: Path) -> list[Pixels]:
     ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
     parts = np.split(data, ends[:-1])
     return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def _read(path: Place) -> Buffer:
+    try:
+        return cpu.Buffer.from_bytes(path.read_bytes())
+    except FileNotFoundError:
+        raise DamagedChunk(f"expected {path} in the store, got nothing") from None
 
 
 def content_digest(ids: Sequence[str], images: Sequence[Pixels]) -> str:

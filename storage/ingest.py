@@ -13,7 +13,6 @@ import json
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from storage.decode import DecodeOptions, Rejected, decode
 from storage.errors import DamagedChunk, SourceError
+from storage.files import Place
 from storage.scores import read_rows, write_rows
 from storage.sources.items import Content, Item, Source, require_count
 
@@ -122,7 +122,7 @@ class Catalogue:
             for index, group in itertools.groupby(self.entries, key=lambda entry: entry[0])
         ]
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Place) -> None:
         """Write the catalogue as one Parquet file, atomically; equal ones give equal bytes.
 
         Raises:
@@ -134,7 +134,7 @@ class Catalogue:
         write_rows(path, _table(rows, CATALOGUE_SCHEMA.with_metadata(metadata)))
 
     @classmethod
-    def read(cls, path: Path) -> Catalogue:
+    def read(cls, path: Place) -> Catalogue:
         """Read a catalogue.
 
         Raises:

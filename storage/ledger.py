@@ -11,16 +11,15 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from storage.errors import StorageError
-from storage.files import remove, sweep, write_atomic
+from storage.files import Place, remove, remove_folder, sweep, write_atomic
 
 BLOCK = 1 << 20
 
 
-def sha256_file(path: Path) -> str:
+def sha256_file(path: Place) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
@@ -93,10 +92,10 @@ class Ledger:
         folder: the stage's folder in the store.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Place) -> None:
         self.folder = folder
 
-    def path(self, key: str) -> Path:
+    def path(self, key: str) -> Place:
         """Where the mark of a chunk lies."""
         return self.folder / "marks" / f"{key}.json"
 
@@ -138,7 +137,7 @@ class Ledger:
     def withdraw(self, key: str) -> None:
         """Take back a mark and everything it may have vouched for, before the chunk is remade."""
         remove(self.path(key))
-        remove(self.folder / "images" / key)
+        remove_folder(self.folder / "images" / key)
         remove(self.folder / "rows" / f"{key}.parquet")
         remove(self.folder / "rows" / f"{key}.rejected.parquet")
         sweep(self.path(key).parent, f"{key}.json")

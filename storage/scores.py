@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
+from hashlib import sha256
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.errors import DamagedChunk
-from storage.files import write_atomic
+from storage.files import Place, write_atomic
 
 
-def write_rows(path: Path, table: pa.Table) -> None:
+def write_rows(path: Place, table: pa.Table) -> str:
     """Write rows so that the file is whole or absent; the same rows give the same bytes.
+
+    Returns:
+        SHA-256 of the file.
 
     Raises:
         StoreError: where the disk is full or cannot be written.
     """
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    write_atomic(path, sink.getvalue().to_pybytes())
+    data = sink.getvalue().to_pybytes()
+    write_atomic(path, data)
+    return sha256(data).hexdigest()
 
 
-def read_rows(path: Path) -> pa.Table:
+def read_rows(path: Place) -> pa.Table:
     """Read the rows of one file.
 
     Raises:
         DamagedChunk: where the file is absent or a page does not agree with its checksum.
     """
     try:
-        return pq.read_table(path, page_checksum_verification=True, memory_map=False)
+        return pq.read_table(pa.BufferReader(path.read_bytes()), page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         raise DamagedChunk(f"cannot read the rows in {path}: {error}") from error
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from storage.files import free_bytes
 from tasks.devices import default_workers
 from tasks.errors import BudgetError
 from tasks.survey import Survey
@@ -129,8 +129,8 @@ def check_budget(bench: Workbench, state: Survey) -> Projection:
             f"{_size(allowed)} are allowed; lower compute.batch, compute.workers or "
             "dataset.chunk_size"
         )
-    free = shutil.disk_usage(bench.store.root).free
-    if needed.disk > free:
+    free = free_bytes(bench.store.root)
+    if free is not None and needed.disk > free:
         raise BudgetError(
             f"disk: the run would write about {_size(needed.disk)}, "
             f"{_size(free)} are free at {bench.store.root}"

@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from defender.training import TrainingState
-from storage.files import remove, sweep, write_atomic
+from storage.files import Place, remove, sweep, write_atomic
 from storage.ledger import Ledger, Mark, sha256_file
 from tasks.models import digest_state
 
@@ -47,13 +46,15 @@ class States(Generic[AnyState]):
         kind: makes a state from what :meth:`State.as_dict` gave.
     """
 
-    def __init__(self, folder: Path, inputs: dict[str, str], kind: Callable[..., AnyState]) -> None:
+    def __init__(
+        self, folder: Place, inputs: dict[str, str], kind: Callable[..., AnyState]
+    ) -> None:
         self.folder = folder
         self.inputs = inputs
         self.kind = kind
         self.ledger = Ledger(folder)
 
-    def path(self, epoch: int) -> Path:
+    def path(self, epoch: int) -> Place:
         """Where the state after an epoch lies."""
         return self.folder / _file(_key(epoch))
 
@@ -121,7 +122,7 @@ class Checkpoints(States[TrainingState]):
         inputs: digests of what the training is made from, by role.
     """
 
-    def __init__(self, folder: Path, inputs: dict[str, str]) -> None:
+    def __init__(self, folder: Place, inputs: dict[str, str]) -> None:
         super().__init__(folder, inputs, TrainingState)
 
 

@@ -12,7 +12,7 @@ import torch
 
 from storage.chunks import ChunkRef, chunk_key
 from storage.images import content_digest, write_images
-from storage.ledger import Mark, digest_of, sha256_file
+from storage.ledger import Mark, digest_of
 from storage.scores import write_rows
 from tasks.chunk import Chunk, Input, Made
 from tasks.nodes import Node
@@ -85,12 +85,11 @@ def _store(
     started: float,
 ) -> Mark:
     ref = ChunkRef(node.fingerprint, key)
-    folder = bench.store.stage(node.fingerprint)
-    written: list[str] = []
+    files: dict[str, str] = {}
     meaning: list[str] = []
     if made.images:
-        names = write_images(bench.store.images(ref), made.images)
-        written += [f"images/{key}/{name}" for name in names]
+        digests_of = write_images(bench.store.images(ref), made.images)
+        files |= {f"images/{key}/{name}": digest for name, digest in digests_of.items()}
         ids = chunk.ids if made.rows is None else made.rows["id"].to_pylist()
         meaning.append(content_digest(ids, made.images))
     for table, path in (
@@ -98,8 +97,7 @@ def _store(
         (made.rejected, bench.store.rows(ref).with_suffix(".rejected.parquet")),
     ):
         if table is not None and (table.num_rows or path.name.endswith(f"{key}.parquet")):
-            write_rows(path, table)
-            written.append(f"rows/{path.name}")
+            files[f"rows/{path.name}"] = write_rows(path, table)
             if table is made.rows:
                 meaning.append(_table_digest(table))
     count = len(made.images) if made.images is not None else 0
@@ -108,7 +106,7 @@ def _store(
     return Mark(
         key=key,
         inputs=digests,
-        files={name: sha256_file(folder / name) for name in sorted(written)},
+        files=dict(sorted(files.items())),
         content=digest_of(meaning),
         images=count,
         receipt={**_receipt(node, chunk.index, started), **made.receipt},

@@ -12,7 +12,7 @@ from typing import Any
 
 from storage.decode import DecodeOptions
 from storage.errors import DamagedChunk, StorageError
-from storage.files import sweep
+from storage.files import Place, sweep
 from storage.ingest import Catalogue, ChunkItems, catalogue
 from storage.ledger import digest_of
 from storage.sources import SOURCES, Item, Source
@@ -54,7 +54,7 @@ class Dataset:
             "chunk_bytes": self.spec.chunk_bytes,
         }
 
-    def open(self, kept: Path, *, keep: bool) -> None:
+    def open(self, kept: Place, *, keep: bool) -> None:
         """List the items; those that were listed before keep their place.
 
         Args:

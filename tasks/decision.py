@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from defender.detectors import DETECTORS
 from defender.metrics.joint import joint_thresholds
 from defender.metrics.rates import conformal_threshold
 from defender.scaling import Pipeline
+from storage.files import Place
 from tasks.building import build
 from tasks.errors import SpecError
 from tasks.names import find, suggestion
@@ -227,7 +227,7 @@ def matched(
     thresholds: Sequence[Threshold],
     detectors: Sequence[Mapping[str, Any]],
     pipeline: Pipeline,
-    source: Path,
+    source: Place,
 ) -> dict[str, Threshold]:
     """The thresholds of detectors, which have to be those that the thresholds were set for.
 

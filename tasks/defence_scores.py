@@ -11,7 +11,7 @@ import torch
 
 from storage.images import read_images
 from storage.scores import read_rows
-from tasks.defences import DefenceFile
+from tasks.defences import DefenceFile, hidden_from
 from tasks.defending import BATCH
 from tasks.leaderboard import MEASURES
 from tasks.sandbox.consistency import check_consistency
@@ -112,7 +112,7 @@ def consistency(state: Survey, defence: DefenceFile) -> list[str]:
     images = read_images(state.bench.store.images(given.ref))
     alike = [image for image in images if image.shape == images[0].shape][:BATCH]
     batch = torch.from_numpy(np.stack(alike)).float() / 255
-    with defence.sandbox([state.bench.store.root]) as box:
+    with defence.sandbox(hidden_from(state.bench.store.root)) as box:
         return check_consistency(box, batch, batch=BATCH)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from defender.purifiers import PURIFIERS
 from defender.types import Images, Knowledge, Seeds, check_parameters, parameter
+from storage.files import Place
 from tasks.errors import DefenseError
 from tasks.sandbox.defence import SandboxedDefense
 from tasks.sandbox.limits import Limits
@@ -37,6 +38,11 @@ WEIGHTS = frozenset(
     ]
 )
 """Files beside the defence that count as part of it."""
+
+
+def hidden_from(root: Place) -> list[Path]:
+    """The folders of a store, which a defence must not see; one in a cloud it cannot reach."""
+    return [root] if isinstance(root, Path) else []
 
 
 @dataclass(frozen=True)

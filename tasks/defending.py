@@ -15,7 +15,7 @@ from defender.norms import to_uint8
 from storage.images import Pixels
 from tasks.batches import BatchRule, batches
 from tasks.chunk import Chunk, Made
-from tasks.defences import DefenceFile
+from tasks.defences import DefenceFile, hidden_from
 
 BATCH = 8
 """Images that a defence is given at a time."""
@@ -41,7 +41,7 @@ def defend(chunk: Chunk, purifier: DefenceFile) -> Made:
     failures: list[str | None] = [None] * len(images)
     seconds, peak, notes = 0.0, 0, dict[str, None]()
     failure = _given_up(purifier)
-    with purifier.sandbox([chunk.bench.store.root]) as box:
+    with purifier.sandbox(hidden_from(chunk.bench.store.root)) as box:
         for index, batch in _pieces(images):
             if failure is None:
                 answer = box.apply(batch, seed=int(seeds[index[0]]))

@@ -40,7 +40,7 @@ def export(trainer: Trainer) -> Card:
         StoreError: where the store cannot be written.
         SpecError: where epochs are left to train.
     """
-    spec, folder = trainer.spec, trainer.store.run(trainer.spec.name)
+    spec, folder = trainer.spec, trainer.outputs
     task = trainer.task
     state, seconds = trainer.final_state()
     path = folder / spec.weights_name
@@ -121,7 +121,7 @@ def exported(trainer: Trainer) -> Card | None:
 
     Both data sets must be ingested.
     """
-    folder = trainer.store.run(trainer.spec.name)
+    folder = trainer.outputs
     index = read_vouched(folder / INDEX)
     if index is None or index.get("request") != _request(trainer):
         return None
@@ -248,4 +248,4 @@ def curves(card: Card) -> str:
 
 def weights_path(trainer: Trainer) -> Path:
     """Where the exported weights lie."""
-    return trainer.store.run(trainer.spec.name) / trainer.spec.weights_name
+    return trainer.outputs / trainer.spec.weights_name

@@ -6,12 +6,11 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from storage.files import remove, sweep, write_atomic
+from storage.files import Place, remove, remove_folder, sweep, write_atomic
 from storage.ledger import Finding, digest_of, sha256_file
 from storage.scores import concatenate, read_rows, write_rows
 from tasks.columns import Columns
@@ -62,7 +61,7 @@ def finished(state: Survey, more: dict[str, Any] | None = None) -> bool:
     return not any(True for _ in output_findings(folder))
 
 
-def read_index(folder: Path) -> dict[str, Any] | None:
+def read_index(folder: Place) -> dict[str, Any] | None:
     """The index of a run's outputs, or None where the run has not finished."""
     try:
         index = json.loads((folder / INDEX).read_bytes())
@@ -73,7 +72,7 @@ def read_index(folder: Path) -> dict[str, Any] | None:
     return index
 
 
-def output_findings(folder: Path) -> Iterator[Finding]:
+def output_findings(folder: Place) -> Iterator[Finding]:
     """Every output of a run that is not as its index says."""
     if not (folder / INDEX).exists():
         return
@@ -89,7 +88,9 @@ def output_findings(folder: Path) -> Iterator[Finding]:
             yield Finding("outputs", folder.name, name, "digest differs")
 
 
-def missing_marks(bench: Workbench, folder: Path, known: set[tuple[str, str]]) -> Iterator[Finding]:
+def missing_marks(
+    bench: Workbench, folder: Place, known: set[tuple[str, str]]
+) -> Iterator[Finding]:
     """Every chunk that a finished run was made from and whose mark is gone.
 
     Args:
@@ -153,7 +154,7 @@ def write_outputs(
     return content
 
 
-def begin_outputs(folder: Path, names: Iterable[str]) -> None:
+def begin_outputs(folder: Place, names: Iterable[str]) -> None:
     """Withdraw the index of a run's outputs, and remove what an interrupted writer left of them."""
     remove(folder / INDEX)
     for name in (*names, INDEX):
@@ -187,7 +188,7 @@ def rejected_rows(state: Survey) -> pa.Table:
     return concatenate(parts, REJECTED)
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Place, content: Any) -> None:
     """Write an output as JSON, atomically."""
     write_atomic(path, json.dumps(content, indent=1, allow_nan=False).encode())
 
@@ -207,11 +208,11 @@ def _readable(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9.=-]+", "-", name.replace("/", "--")).strip("-")[:120]
 
 
-def _write_scores(summary: Summary, folder: Path) -> list[str]:
+def _write_scores(summary: Summary, folder: Place) -> list[str]:
     source = summary.columns.table("ingest").select(["id", "name", "label"])
     if summary.bench.has_encoder:
         source = source.append_column("person", pa.array(summary.faces.people, pa.int64()))
-    remove(folder / "scores")
+    remove_folder(folder / "scores")
     written = []
     for node in summary.state.plan:
         if node.kind not in ("score", "detect", "answer", "certify", "explain"):
@@ -230,9 +231,9 @@ def _write_scores(summary: Summary, folder: Path) -> list[str]:
     return written
 
 
-def write_fitted(state: Survey, folder: Path) -> list[str]:
+def write_fitted(state: Survey, folder: Place) -> list[str]:
     """Leave what was fitted as ``fitted/<attack>.safetensors``; returns the names."""
-    remove(folder / "fitted")
+    remove_folder(folder / "fitted")
     written = []
     for node in state.plan:
         if node.kind == "fit":

@@ -7,12 +7,12 @@ from pathlib import Path
 from safetensors.torch import save as save_safetensors
 
 from defender.universal import Perturbation
-from storage.files import write_atomic
+from storage.files import Place, write_atomic
 from tasks.errors import ModelError
 from tasks.models import read_bytes, read_safetensors
 
 
-def save_perturbation(path: Path, perturbation: Perturbation) -> None:
+def save_perturbation(path: Place, perturbation: Perturbation) -> None:
     """Write a perturbation as safetensors, atomically.
 
     Raises:

@@ -14,8 +14,8 @@ from prefect.settings import get_current_settings
 from prefect.tasks import exponential_backoff
 
 from storage.chunks import ChunkRef
-from storage.errors import StoreError
-from storage.files import local_root
+from storage.errors import StoreError, StoreFault
+from storage.files import store_root
 from storage.ledger import Ledger
 from tasks.chunk import Input
 from tasks.compute import compute_chunk
@@ -69,7 +69,7 @@ class LedgerPolicy(CachePolicy):
         """Name the chunk; forget what was recorded of it unless the ledger vouches for it now."""
         call: Call = inputs["call"]
         key = f"image-defender/{call['fingerprint']}/{call['key']}"
-        folder = local_root(call["bench"][2]) / "data" / call["fingerprint"]
+        folder = store_root(call["bench"][2]) / "data" / call["fingerprint"]
         if Ledger(folder).vouches(call["key"], call["digests"]) is None:
             results = get_current_settings().results.local_storage_path
             (Path(results) / key).unlink(missing_ok=True)
@@ -80,6 +80,8 @@ def worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
     """Whether a failure may pass: not where the specification, weights or disk are at fault."""
     try:
         state.result()
+    except StoreFault:
+        return True
     except (SpecError, ModelError, StoreError, TypeError, ValueError, ArithmeticError):
         return False
     except Exception:

@@ -7,7 +7,6 @@ import io
 import json
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import stats
 
-from storage.files import write_atomic
+from storage.files import Place, write_atomic
 from storage.ledger import digest_of
 from storage.scores import read_rows, write_rows
 from tasks.columns import Columns
@@ -250,7 +249,7 @@ def _detectors(state: Survey, table: pa.Table, decision: Decision) -> list[dict[
     return listed
 
 
-def worst(folder: Path, count: int) -> list[dict[str, Any]]:
+def worst(folder: Place, count: int) -> list[dict[str, Any]]:
     """Rank, name and count of detectors of the worst suspects of a finished scan.
 
     Args:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from storage.files import free_bytes, local_root
 from storage.ledger import digest_of
 from tasks.budget import check_budget
 from tasks.building import build
@@ -49,7 +49,7 @@ class Sweep:
     @property
     def folder(self) -> Path:
         """Where the study and the outputs lie."""
-        return self.bench.store.run(self.spec.name)
+        return local_root(self.bench.store.run(self.spec.name), "a sweep")
 
     def check(self) -> None:
         """Load and check everything, so that a mistake shows before hours are spent.
@@ -146,8 +146,8 @@ class Sweep:
         chunks = self.bench.dataset.chunks
         decoded = sum(item.size_hint for chunk in chunks for item in chunk.items)
         wanted = decoded * (len(self.spec.attacks) + 1) * int(min(left, search.size))
-        free = shutil.disk_usage(self.bench.store.root).free
-        if search.keep_images and wanted > free:
+        free = free_bytes(self.bench.store.root)
+        if search.keep_images and free is not None and wanted > free:
             raise BudgetError(
                 f"disk: the purified images of {left} trials would take about "
                 f"{wanted / (1 << 30):.1f} GiB, {free / (1 << 30):.1f} GiB are free at "

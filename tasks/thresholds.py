@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-from storage.files import write_atomic
+from storage.files import Place, write_atomic
 from tasks.errors import SpecError
 
 FILE = "thresholds.json"
@@ -47,13 +46,13 @@ class Threshold:
     sizes: list[list[int]] | None = None
 
 
-def write_thresholds(path: Path, thresholds: list[Threshold]) -> None:
+def write_thresholds(path: Place, thresholds: list[Threshold]) -> None:
     """Write thresholds as JSON, atomically."""
     content = {"thresholds": [asdict(one) for one in thresholds]}
     write_atomic(path, json.dumps(content, indent=1, allow_nan=False).encode())
 
 
-def read_thresholds(path: Path) -> list[Threshold]:
+def read_thresholds(path: Place) -> list[Threshold]:
     """Read what :func:`write_thresholds` wrote.
 
     Raises:

@@ -64,7 +64,7 @@ class Trainer:
     def __init__(self, spec: TrainingSpec, folder: Path, store: str) -> None:
         self.spec = spec
         self.folder = folder
-        self.store = Store(local_root(store))
+        self.store = Store(local_root(store, "a training"))
         self.task: TrainingTask = TASKS[type(spec)](spec, folder, store)
         self.data, self.held_out = self.task.data, self.task.held_out
         self.recipe = self.task.recipe
@@ -159,11 +159,21 @@ class Trainer:
         """Name of the training's folder in the store."""
         return digest_of(self.config)[:24]
 
+    @property
+    def stage(self) -> Path:
+        """Folder of the states."""
+        return local_root(self.store.stage(self.fingerprint))
+
+    @property
+    def outputs(self) -> Path:
+        """Folder of what the training leaves."""
+        return local_root(self.store.run(self.spec.name))
+
     @cached_property
     def checkpoints(self) -> Checkpoints:
         """The states that are stored."""
         inputs = {"config": digest_of(self.config)}
-        return Checkpoints(self.store.stage(self.fingerprint), inputs)
+        return Checkpoints(self.stage, inputs)
 
     def epochs_done(self) -> int:
         """Number of the last epoch whose state is stored whole."""
@@ -242,7 +252,7 @@ class Trainer:
         return None if content is None else self.task.seen(content)
 
     def _seen_path(self, epoch: int) -> Path:
-        folder = self.store.stage(self.fingerprint) / "held-out" / self.held_out.digest[:24]
+        folder = self.stage / "held-out" / self.held_out.digest[:24]
         return folder / f"epoch-{epoch:06d}.json"
 
     def final_state(self) -> tuple[TrainingState, float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Generic, Protocol
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 from defender.attacks.grid_patch import GridPatch
 from defender.patch_training import PatchState
 from defender.universal import Batches, Goals, Perturbation, UniversalState, UniversalTraining
+from storage.files import Place
 from storage.images import Pixels
 from storage.ledger import digest_of
 from tasks.batches import EPOCH_STRIDE, Batch, BatchRule
@@ -138,7 +138,7 @@ def fit_artefact(
     listener: Listener | None = None,
     *,
     made_from: Mapping[str, Any],
-) -> tuple[AnyState, Path]:
+) -> tuple[AnyState, Place]:
     """Fit something to many images, or go on where an earlier call was stopped, to the same bits.
 
     The state after each epoch is stored in ``<store>/data/<fingerprint>/``. Called again after the

@@ -18,7 +18,7 @@ from defender.models.face_encoder import FaceEncoder
 from defender.models.scaled import Scaled
 from defender.scaling import Pipeline
 from storage.chunks import Store
-from storage.files import local_root
+from storage.files import store_root
 from storage.ledger import digest_of
 from tasks.batches import BatchRule
 from tasks.building import build
@@ -31,6 +31,7 @@ from tasks.models import load_model
 from tasks.nodes import CALM
 from tasks.precomputed import ATTACK_KINDS
 from tasks.quality_models import load_metric
+from tasks.requirements import check_requirements
 from tasks.run_checks import check_attacks, check_purifiers, check_subject
 from tasks.specs import AlgorithmSpec, AttackSpec, DatasetSpec, Spec, label_of
 from tasks.targets import TargetPool
@@ -50,11 +51,12 @@ class Workbench:
     def __init__(self, spec: Spec, folder: Path, store: str) -> None:
         self.spec = spec
         self.folder = folder
-        self.store = Store(local_root(store))
+        self.store = Store(store_root(store))
         self.rule = BatchRule(spec.compute.batch, spec.compute.pixels)
         self._classes: dict[int, int] = {}
         self._check_labels()
         self._check_metrics()
+        check_requirements(spec)
 
     @cached_property
     def device(self) -> torch.device:

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage.errors import DamagedChunk, StoreBusy, StoreError
-from storage.files import exclusive, local_root, write_atomic
+from storage.files import exclusive, local_root, store_root, write_atomic
 from storage.images import content_digest, read_images, write_images
+from storage.ledger import sha256_file
 from storage.scores import concatenate, read_rows, write_rows
 
 shapes = st.lists(
@@ -26,8 +27,9 @@ def test_images_of_any_shapes_come_back(
     folder = tmp_path_factory.mktemp("images") / "chunk"
     random = np.random.default_rng(seed)
     images = [random.integers(0, 256, shape, dtype=np.uint8) for shape in shapes]
-    names = write_images(folder, images)
-    assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()) == names
+    digests = write_images(folder, images)
+    there = {str(p.relative_to(folder)): p for p in folder.rglob("*") if p.is_file()}
+    assert digests == {name: sha256_file(path) for name, path in there.items()}
     back = read_images(folder)
     assert [b.shape for b in back] == [i.shape for i in images]
     assert all(np.array_equal(a, b) for a, b in zip(images, back, strict=True))
@@ -97,7 +99,12 @@ def test_only_one_run_writes_at_a_time(tmp_path: Path) -> None:
 
 
 def test_store_urls(tmp_path: Path) -> None:
-    assert local_root(str(tmp_path)) == tmp_path
+    assert store_root(str(tmp_path)) == tmp_path
     assert local_root(tmp_path.as_uri()) == tmp_path
-    with pytest.raises(StoreError, match="expected a folder or a file:// URL, got 's3"):
-        local_root("s3://bucket/x")
+    assert str(store_root("s3://bucket/x/")) == "s3://bucket/x"
+    with pytest.raises(StoreError, match="a training needs a folder, got s3://bucket/x"):
+        local_root("s3://bucket/x", "a training")
+    with pytest.raises(StoreError, match="expected a folder, a file:// URL or one of s3://"):
+        store_root("ftp://bucket/x")
+    with pytest.raises(StoreError, match="expected s3://BUCKET/PREFIX"):
+        store_root("s3:///x")

@@ -8,7 +8,7 @@ import pytest
 
 from storage.errors import DamagedChunk, StorageError
 from storage.images import content_digest, read_images, write_images
-from storage.ledger import Ledger, Mark, sha256_file
+from storage.ledger import Ledger, Mark
 
 INPUTS = {"images": "abc"}
 
@@ -22,9 +22,8 @@ def stage(tmp_path: Path) -> Path:
 
 def make_chunk(folder: Path, key: str = "chunk", *, value: int = 7) -> Mark:
     images = [np.full((3, 4, 5), value, np.uint8) for _ in range(6)]
-    names = write_images(folder / "images" / key, images)
-    files = {f"images/{key}/{name}": "" for name in names}
-    files = {name: sha256_file(folder / name) for name in files}
+    digests = write_images(folder / "images" / key, images)
+    files = {f"images/{key}/{name}": digest for name, digest in digests.items()}
     mark = Mark(key, INPUTS, files, content_digest([str(i) for i in range(6)], images), 6)
     Ledger(folder).write(mark)
     return mark
