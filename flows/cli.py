@@ -35,7 +35,7 @@ app = typer.Typer(
     epilog=(
         "Exit codes: 0 done; 1 failed; 2 wrong input (spec, dataset, model, usage); "
         "3 not finished; 4 damage or, on request, suspects found; 5 the store cannot be used; "
-        "6 too little memory or disk; 130 interrupted."
+        "6 too little memory or disk; 7 a requirement is not met; 130 interrupted."
     ),
 )
 
@@ -56,6 +56,7 @@ def run(
 
         engine.settle()
         from flows.evaluate import run as evaluate_run
+        from flows.requirements import print_requirements, raise_unmet, requirements
 
         outcome = evaluate_run(
             str(spec),
@@ -72,8 +73,10 @@ def run(
                     "chunk_tasks": outcome.chunk_tasks,
                     "chunks": outcome.chunks,
                     "seconds": {k: round(v, 3) for k, v in outcome.seconds.items()},
+                    **requirements(outcome.folder),
                 }
             )
+            raise_unmet(outcome.missed)
             return
         if outcome.summary is None:
             print(f"nothing to do: all {outcome.chunks} chunks are done and whole")
@@ -82,7 +85,9 @@ def run(
 
             print_scorecard(outcome.summary)
             print(f"{outcome.chunk_tasks} of {outcome.chunks} chunks were computed now")
+        print_requirements(outcome.folder)
         print(f"report: {outcome.folder / 'report.html'}")
+        raise_unmet(outcome.missed)
 
     guarded(action)
 

@@ -36,19 +36,28 @@ class Exit(IntEnum):
     DAMAGE = 4
     STORE = 5
     BUDGET = 6
+    REQUIREMENT = 7
     INTERRUPTED = 130
 
 
 def _exit_code(error: BaseException) -> Exit | None:
     """The exit code of an error that one sentence explains; None for a fault of ours."""
     from storage.errors import DamagedChunk, StorageError, StoreBusy, StoreError
-    from tasks.errors import BudgetError, DefenseError, ModelError, SandboxError, SpecError
+    from tasks.errors import (
+        BudgetError,
+        DefenseError,
+        ModelError,
+        RequirementError,
+        SandboxError,
+        SpecError,
+    )
 
     kinds: list[tuple[type[BaseException] | tuple[type[BaseException], ...], Exit]] = [
         (KeyboardInterrupt, Exit.INTERRUPTED),
         (DamagedChunk, Exit.DAMAGE),
         ((StoreError, StoreBusy), Exit.STORE),
         (BudgetError, Exit.BUDGET),
+        (RequirementError, Exit.REQUIREMENT),
         ((SpecError, ModelError, StorageError, DefenseError), Exit.INPUT),
         (SandboxError, Exit.FAILED),
         ((TypeError, ValueError, FloatingPointError, OSError, RuntimeError), Exit.FAILED),

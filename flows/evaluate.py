@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import embedded
+from flows import embedded, gates
 from flows.artifacts import ProgressArtifact, publish
 from flows.names import run_name
 from flows.progress import Progress
@@ -19,6 +19,7 @@ from flows.schedule import chunk_order, drive
 from storage.files import Place, check_writable, exclusive, store_root
 from tasks.budget import check_budget
 from tasks.devices import default_workers
+from tasks.errors import RequirementError
 from tasks.listening import listening
 from tasks.outputs import finished, write_outputs
 from tasks.prefect_task import call_of, make_chunk
@@ -36,6 +37,8 @@ class Outcome:
     chunks: int
     seconds: dict[str, float]
     summary: dict[str, Any] | None
+    missed: tuple[str, ...] = ()
+    """Requirements that are not met."""
 
 
 @dataclass
@@ -102,12 +105,15 @@ def run(
         ready = prepare(spec, store, assignments, limit)
         folder = ready.bench.store.run(ready.bench.spec.name)
         if finished(ready.state):
-            return Outcome(folder, 0, ready.state.total, {}, None)
+            return Outcome(folder, 0, ready.state.total, {}, None, gates.unmet(folder))
         check_budget(ready.bench, ready.state)
         key = (spec, store, tuple(assignments), limit)
         _prepared[key] = ready
         embedded.start()
-        return evaluate(spec, store, list(assignments), limit)
+        try:
+            return evaluate(spec, store, list(assignments), limit)
+        except RequirementError as error:
+            return cast(Outcome, error.outcome)
 
 
 def prepare_root(store: str) -> Place:
@@ -149,6 +155,10 @@ def evaluate(
 def _evaluate(ready: Prepared) -> Outcome:
     outcome = compute(ready, lambda state: write_outputs(state, render))
     publish(outcome.summary or {}, outcome.folder)
+    gates.publish(outcome.summary or {})
+    missed = gates.unmet(outcome.folder)
+    if missed:
+        raise RequirementError("; ".join(missed), replace(outcome, missed=missed))
     return outcome
 
 

@@ -26,6 +26,8 @@ from flows.patch_page import (
 )
 from flows.patch_verdict import patch_verdict
 from flows.quality_page import leaderboard_table, quality_verdict
+from flows.requirements import sections
+from flows.requirements import verdict as requirement_verdict
 from flows.resize import sentence, view
 from flows.scaling_verdict import scaling_verdict
 from flows.scorecard import (
@@ -61,6 +63,7 @@ LISTED = 50
 """Rejected files that the page names."""
 
 CONTENTS = (
+    ("requirements", ("requirements",), "Requirements"),
     ("defences", ("defences",), "Defences"),
     ("attacks", ("attacked",), "Attack by attack"),
     ("patch", ("fitted",), "Patch"),
@@ -125,7 +128,8 @@ def render(state: Survey, summary: dict[str, Any], columns: Columns) -> str:
     drawn, left_out = plots(state, columns, summary["thresholds"])
     context = dict(
         summary=summary,
-        verdict=said,
+        verdict=requirement_verdict(summary.get("requirements", [])) + said,
+        requirements=sections(summary.get("requirements", [])),
         attacked=attacked,
         **_defence_parts(state, summary),
         caveat=caveat(rows, resized=resize is not None),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class SpecError(ValueError):
     """A specification that cannot be run; the text names the field and what was expected."""
@@ -13,6 +15,19 @@ class ModelError(ValueError):
 
 class BudgetError(RuntimeError):
     """A run that would need more memory or disk than there is."""
+
+
+class RequirementError(RuntimeError):
+    """A run whose figures break what its specification requires; everything else went well.
+
+    Args:
+        message: names every requirement, value and limit.
+        outcome: what the run came to.
+    """
+
+    def __init__(self, message: str, outcome: Any = None) -> None:
+        super().__init__(message)
+        self.outcome = outcome
 
 
 class DefenseError(ValueError):

@@ -18,7 +18,9 @@ from tasks.defence_verdicts import defences_of
 from tasks.fitting import artefact
 from tasks.further_figures import further_sections
 from tasks.leaderboard import standings
+from tasks.history import finished_summary
 from tasks.perturbation_files import save_perturbation
+from tasks.requirement_results import requirement_results
 from tasks.summary import Row, Summary
 from tasks.survey import Survey
 from tasks.thresholds import FILE as THRESHOLDS
@@ -127,6 +129,7 @@ def write_outputs(
     """
     bench = state.bench
     folder = bench.store.run(bench.spec.name)
+    previous = finished_summary(folder, (read_index(folder) or {}).get("files"))
     begin_outputs(folder, (*PLAIN, THRESHOLDS))
     summary = Summary(state)
     rows = summary.rows()
@@ -143,6 +146,7 @@ def write_outputs(
         content["defences"] = [one.as_dict() for one in defences]
     content |= further_sections(summary)
     written += write_fitted(state, folder)
+    content |= requirement_results(folder, previous, content, bench.spec.require)
     write_json(folder / "summary.json", content)
     write_json(folder / "stages.json", references(state))
     if bench.spec.detectors:

@@ -21,6 +21,7 @@ from pydantic import (
 from defender.scaling import Pipeline
 from defender.spelling import parse_number
 from tasks.presets import expanded
+from tasks.requirement_specs import RequirementSpec
 from tasks.subject_specs import EncoderSpec, FacesSpec, MetricSpec, ModelSpec, Strict
 
 Policy = Literal["observe", "reject", "purify-if-flagged"]
@@ -274,6 +275,9 @@ class Spec(Strict):
     )
     compute: ComputeSpec = ComputeSpec()
     examples: int = Field(default=3, ge=0, le=50, description="images a row of the report's grid")
+    require: tuple[RequirementSpec, ...] = Field(
+        default=(), description="limits of the figures; a run that breaks one of them fails"
+    )
 
     @field_validator("purifiers", mode="before")
     @classmethod

@@ -260,7 +260,7 @@ class SweepSpec(Spec):
 
     sweep: SearchSpec
 
-    @field_validator("detectors", "metrics", "examples", "calibration", "baseline")
+    @field_validator("detectors", "metrics", "examples", "calibration", "baseline", "require")
     @classmethod
     def _of_runs_only(cls, value: Any) -> Any:
         raise ValueError(f"a sweep has no such field; expected none, got {value!r}")
