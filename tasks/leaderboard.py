@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from defender.metrics.quality import relative_gain, srcc
 from defender.metrics.rates import mean_interval
@@ -213,7 +213,7 @@ class Means:
 
 
 def _ranks(values: Column) -> Column:
-    ranks: Column = np.asarray(stats.rankdata(values, axis=1), dtype=np.float64)
+    ranks: Column = np.asarray(scipy.stats.rankdata(values, axis=1), dtype=np.float64)
     ranks -= ranks.mean(axis=1, keepdims=True)
     return ranks
 

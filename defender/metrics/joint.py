@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,9 @@ def _places(scores: NDArray[np.float64], least: int) -> NDArray[np.float64]:
     Ties count as ranked before. A new image that a detector flags pushes the others back by one
     there; with ``least`` 1 it does so for one detector at least.
     """
-    ranks: NDArray[np.float64] = stats.rankdata(-scores, method="max", axis=0).astype(np.float64)
+    ranks: NDArray[np.float64] = scipy.stats.rankdata(-scores, method="max", axis=0).astype(
+        np.float64
+    )
     if least > 1:
         return np.sort(ranks, axis=1)[:, least - 1 : least]
     pushed = np.repeat(ranks[:, :, None], ranks.shape[1], axis=2)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 
+import scipy
 import torch
-from scipy import stats
 from torch import Tensor
 
 from defender.boxes import box_mask
@@ -64,7 +64,7 @@ def spearman(maps: Tensor, others: Tensor) -> Scores:
 
 def _ranks(values: Tensor) -> Tensor:
     """Mean ranks float64 (n, places) within each row."""
-    ranks: Tensor = torch.from_numpy(stats.rankdata(values.cpu().numpy(), axis=1))
+    ranks: Tensor = torch.from_numpy(scipy.stats.rankdata(values.cpu().numpy(), axis=1))
     return ranks.to(values.device, torch.float64)
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 from torch import Tensor
 from torch.nn import functional
 
@@ -184,7 +184,7 @@ def srcc(predicted: ArrayLike, reference: ArrayLike) -> float:
     x, y = x[known], y[known]
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return math.nan
-    return float(stats.spearmanr(x, y).statistic)
+    return float(scipy.stats.spearmanr(x, y).statistic)
 
 
 def srcc_interval(
@@ -207,7 +207,10 @@ def srcc_interval(
     known = np.isfinite(x) & np.isfinite(y)
     x, y = x[known], y[known]
     picks = np.random.default_rng(seed).integers(0, len(x), (draws, len(x)))
-    ranks_x, ranks_y = stats.rankdata(x[picks], axis=1), stats.rankdata(y[picks], axis=1)
+    ranks_x, ranks_y = (
+        scipy.stats.rankdata(x[picks], axis=1),
+        scipy.stats.rankdata(y[picks], axis=1),
+    )
     ranks_x -= ranks_x.mean(axis=1, keepdims=True)
     ranks_y -= ranks_y.mean(axis=1, keepdims=True)
     power = np.sqrt((ranks_x**2).sum(1) * (ranks_y**2).sum(1))

@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 _DRAWS_AT_ONCE = 4_000_000
 Column = NDArray[np.float64]
@@ -35,7 +35,7 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, flo
         raise ValueError(f"successes: expected [0, {n}], got {successes}")
     if n == 0:
         return math.nan, math.nan
-    z = float(stats.norm.ppf(0.5 + confidence / 2))
+    z = float(scipy.stats.norm.ppf(0.5 + confidence / 2))
     rate, shrink = successes / n, 1 / (1 + z * z / n)
     centre = shrink * (rate + z * z / (2 * n))
     half = shrink * z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
@@ -130,10 +130,10 @@ def mean_interval(
         ]
     )
     below = (np.sum(means < 0) + np.sum(means <= 0)) / (2 * resamples)
-    bias = float(stats.norm.ppf(np.clip(below, 0.5 / resamples, 1 - 0.5 / resamples)))
+    bias = float(scipy.stats.norm.ppf(np.clip(below, 0.5 / resamples, 1 - 0.5 / resamples)))
     acceleration = float(np.sum(centred**3) / (6 * np.sum(centred**2) ** 1.5))
-    z = stats.norm.ppf([0.5 - confidence / 2, 0.5 + confidence / 2]) + bias
-    levels = stats.norm.cdf(bias + z / (1 - acceleration * z))
+    z = scipy.stats.norm.ppf([0.5 - confidence / 2, 0.5 + confidence / 2]) + bias
+    levels = scipy.stats.norm.cdf(bias + z / (1 - acceleration * z))
     low, high = mean + np.quantile(means, levels)
     return float(low), float(high)
 
@@ -181,7 +181,7 @@ def roc_auc(benign: ArrayLike, attacked: ArrayLike) -> float:
     low, high = _scores("benign", benign), _scores("attacked", attacked)
     if not len(low) or not len(high):
         return math.nan
-    ranks = stats.rankdata(np.concatenate([low, high]))[len(low) :]
+    ranks = scipy.stats.rankdata(np.concatenate([low, high]))[len(low) :]
     wins = float(ranks.sum()) - len(high) * (len(high) + 1) / 2
     return wins / (len(low) * len(high))
 
