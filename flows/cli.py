@@ -21,6 +21,7 @@ from flows.command import (
     print_json,
 )
 from flows.defense_commands import score_defense
+from flows.observing import LogOption, MetricsPortOption, observed
 from flows.patch_commands import apply_patch, print_patch
 from flows.purify_commands import purify
 from flows.scan_commands import calibrate, scan
@@ -47,6 +48,8 @@ def run(
     limit: LimitOption = None,
     assignments: SetOption = None,
     wait: WaitOption = True,
+    log: LogOption = None,
+    metrics_port: MetricsPortOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Attack, detect, purify and score; what is already done is not done again."""
@@ -73,6 +76,7 @@ def run(
                     "chunk_tasks": outcome.chunk_tasks,
                     "chunks": outcome.chunks,
                     "seconds": {k: round(v, 3) for k, v in outcome.seconds.items()},
+                    "stages": outcome.stages,
                     **requirements(outcome.folder),
                 }
             )
@@ -89,7 +93,7 @@ def run(
         print(f"report: {outcome.folder / 'report.html'}")
         raise_unmet(outcome.missed)
 
-    guarded(action)
+    guarded(observed(action, log, metrics_port))
 
 
 @app.command()
@@ -98,21 +102,29 @@ def status(
     store: StoreOption = DEFAULT_STORE,
     limit: LimitOption = None,
     assignments: SetOption = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Look again and again until the run has finished.")
+    ] = False,
+    every: Annotated[
+        float, typer.Option(min=0.1, help="With --watch: seconds between looks.")
+    ] = 2.0,
     as_json: JsonOption = False,
 ) -> None:
     """Say how far a run is: chunks done and in all, stage by stage. Exit code 3 if unfinished."""
 
     def action() -> None:
-        from flows.inspect import run_status
+        from flows import status_table
+        from flows.inspect import open_run, run_status
+        from flows.watch import watching
 
-        state = run_status(str(spec), store, assignments or [], limit)
-        if as_json:
-            print_json(state)
+        if watch:
+            states = watching(open_run(str(spec), store, assignments or [], limit), every)
+            show = status_table.print_json_lines if as_json else status_table.show_live
+            state = show(states)
         else:
-            from flows.terminal import print_status
-
-            print_status(state)
-        raise typer.Exit(Exit.DONE if state["finished"] else Exit.UNFINISHED)
+            state = run_status(str(spec), store, assignments or [], limit)
+            (print_json if as_json else status_table.print_status)(state)
+        raise typer.Exit(Exit.DONE if state and state["finished"] else Exit.UNFINISHED)
 
     guarded(action)
 

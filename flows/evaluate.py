@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,6 +39,8 @@ class Outcome:
     summary: dict[str, Any] | None
     missed: tuple[str, ...] = ()
     """Requirements that are not met."""
+    stages: dict[str, Any] = field(default_factory=dict)
+    """What was made now, stage by stage: see :meth:`flows.telemetry.RunFigures.plain`."""
 
 
 @dataclass
@@ -186,7 +188,8 @@ def compute(ready: Prepared, write: Callable[[Survey], dict[str, Any]]) -> Outco
         progress.say("writing summary and report")
         summary = write(state)
     folder = bench.store.run(bench.spec.name)
-    return Outcome(folder, tasks, state.total, progress.seconds, summary)
+    stages = progress.figures.plain()
+    return Outcome(folder, tasks, state.total, progress.seconds, summary, stages=stages)
 
 
 def worker_count(bench: Workbench) -> int:

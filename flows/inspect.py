@@ -7,10 +7,11 @@ from typing import Any
 
 from flows.evaluate import read_spec
 from flows.report import render
+from flows.watch import Watch
 from storage.files import Place, exclusive
 from storage.ledger import Finding
 from tasks.errors import SpecError
-from tasks.outputs import finished, missing_marks, output_findings, write_outputs
+from tasks.outputs import missing_marks, output_findings, write_outputs
 from tasks.survey import survey
 from tasks.workbench import Workbench
 
@@ -30,25 +31,8 @@ def open_run(spec: str, store: str, assignments: Sequence[str], limit: int | Non
 def run_status(
     spec: str, store: str, assignments: Sequence[str] = (), limit: int | None = None
 ) -> dict[str, Any]:
-    """Chunks done and in all, stage by stage, as the marks say."""
-    bench = open_run(spec, store, assignments, limit)
-    state = survey(bench, hashed=False)
-    return {
-        "name": bench.spec.name,
-        "images": bench.dataset.count,
-        "done": len(state.done),
-        "total": state.total,
-        "finished": finished(state),
-        "stages": [
-            {
-                "stage": node.name,
-                "kind": node.kind,
-                "done": done,
-                "total": len(state.indices(node)),
-            }
-            for node, done in state.counts()
-        ],
-    }
+    """Chunks done and in all, stage by stage, and what they cost, as the marks say."""
+    return Watch(open_run(spec, store, assignments, limit)).look()
 
 
 def verify_run(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
 from rich import progress as bars
 from rich.console import Console
 
+from flows.metrics import serving_as_told
+from flows.telemetry import RunFigures
 from tasks.nodes import RULES
 from tasks.survey import Survey, Work
 
@@ -44,7 +47,7 @@ class OnTerminal:
 
 
 class Progress(OnTerminal):
-    """Shows how far a run is and how long it will take.
+    """Shows how far a run is and how long it will take, and keeps its figures.
 
     Args:
         state: the run, brought up to date by whoever drives it.
@@ -57,6 +60,8 @@ class Progress(OnTerminal):
         self.workers = workers
         self.every = every
         self.seconds: dict[str, float] = {}
+        self.figures = RunFigures(state, workers)
+        self._recording = ExitStack()
         self._spent: dict[str, list[float]] = {}
         self._console = Console(stderr=True)
         self._bars = bars.Progress(
@@ -78,10 +83,22 @@ class Progress(OnTerminal):
                 done = sum(1 for name, _ in self.state.done if name in names)
                 total = sum(len(self.state.indices(node)) for node in nodes)
                 self._ids[kind] = self._bars.add_task(kind, total=total, completed=done, left="")
+        self._recording.enter_context(serving_as_told())
+        self._recording.enter_context(self.figures)
         return super().__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        self._recording.__exit__(kind, error, trace)
 
     def finished(self, work: Work, receipt: dict[str, Any]) -> None:
         """Note a finished chunk and the seconds it took."""
+        self.figures.finished(work, receipt)
         kind = work.node.kind
         if receipt:
             seconds = float(receipt["seconds"])

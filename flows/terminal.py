@@ -83,20 +83,6 @@ def _print_part(
     console.print(table)
 
 
-def print_status(state: dict[str, Any]) -> None:
-    """Print chunks done and in all for each stage."""
-    table = Table(title=f"{state['name']}: {state['images']} images", title_justify="left")
-    table.add_column("stage", overflow="fold")
-    table.add_column("done", justify="right")
-    table.add_column("total", justify="right")
-    for stage in state["stages"]:
-        table.add_row(stage["stage"], str(stage["done"]), str(stage["total"]))
-    table.add_section()
-    table.add_row("all", str(state["done"]), str(state["total"]))
-    wide_console().print(table)
-    print("finished" if state["finished"] else "not finished")
-
-
 def print_listing(what: str, listed: list[dict[str, Any]]) -> None:
     """Print every entry of a listing with its parameters."""
     console = wide_console()

@@ -72,6 +72,11 @@ def free_bytes(place: Place) -> int | None:
     return shutil.disk_usage(place).free if isinstance(place, Path) else None
 
 
+def file_bytes(path: Place) -> int:
+    """Size of a file that is there."""
+    return path.size() if isinstance(path, ObjectPath) else path.stat().st_size
+
+
 def temporary_name(path: Path) -> Path:
     """A name beside ``path`` that readers ignore and that no other writer uses."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,12 +10,14 @@ import pyarrow as pa
 import torch
 
 from storage.chunks import ChunkRef, chunk_key
+from storage.files import file_bytes
 from storage.images import content_digest, write_images
 from storage.ledger import Mark, digest_of
 from storage.scores import write_rows
 from tasks.chunk import Chunk, Input, Made
 from tasks.nodes import Node
 from tasks.stages import STAGES
+from tasks.telemetry import Measured, making
 from tasks.workbench import Workbench
 
 
@@ -65,13 +66,14 @@ def compute_chunk(
     ledger = bench.store.ledger(node.fingerprint)
     if (mark := ledger.vouches(key, digests)) is not None:
         return mark
-    started = time.perf_counter()
-    ledger.withdraw(key)
-    chunk = Chunk(bench, node, index, inputs, source)
-    empty = source is not None and source.images == 0
-    made = Made() if empty else STAGES[node.kind](chunk)
-    mark = _store(bench, node, key, digests, made, chunk, started)
-    ledger.write(mark)
+    on_gpu = bench.device.type == "cuda"
+    with making(bench.spec.name, node.name, index, gpu=on_gpu) as measured:
+        ledger.withdraw(key)
+        chunk = Chunk(bench, node, index, inputs, source)
+        empty = source is not None and source.images == 0
+        made = Made() if empty else STAGES[node.kind](chunk)
+        mark = _store(bench, node, key, digests, made, chunk, measured)
+        ledger.write(mark)
     return mark
 
 
@@ -82,7 +84,7 @@ def _store(
     digests: dict[str, str],
     made: Made,
     chunk: Chunk,
-    started: float,
+    measured: Measured,
 ) -> Mark:
     ref = ChunkRef(node.fingerprint, key)
     files: dict[str, str] = {}
@@ -103,13 +105,15 @@ def _store(
     count = len(made.images) if made.images is not None else 0
     if made.images is None and made.rows is not None:
         count = made.rows.num_rows
+    folder = bench.store.stage(node.fingerprint)
+    written = sum(file_bytes(folder / name) for name in files)
     return Mark(
         key=key,
         inputs=digests,
         files=dict(sorted(files.items())),
         content=digest_of(meaning),
         images=count,
-        receipt={**_receipt(node, chunk.index, started), **made.receipt},
+        receipt={**_receipt(node, chunk.index), **measured.receipt(written), **made.receipt},
     )
 
 
@@ -120,11 +124,10 @@ def _table_digest(table: pa.Table) -> str:
     return hashlib.sha256(sink.getvalue()).hexdigest()
 
 
-def _receipt(node: Node, index: int, started: float) -> dict[str, Any]:
+def _receipt(node: Node, index: int) -> dict[str, Any]:
     return {
         "stage": node.name,
         "chunk": index,
-        "seconds": round(time.perf_counter() - started, 4),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "torch": torch.__version__,
     }

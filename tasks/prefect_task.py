@@ -109,7 +109,7 @@ def make_chunk(call: Call) -> dict[str, Any]:
     inputs = {role: _input(given) for role, given in call["inputs"].items()}
     source = None if call["source"] is None else _input(call["source"])
     mark = compute_chunk(bench, node, call["chunk"], inputs, source)
-    return {"key": mark.key, "images": mark.images, "seconds": mark.receipt.get("seconds", 0.0)}
+    return {"seconds": 0.0, **mark.receipt, "key": mark.key, "images": mark.images}
 
 
 @lru_cache(maxsize=4)
