@@ -8,21 +8,20 @@ from pathlib import Path
 from typing import Any, cast
 
 from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import embedded, gates
 from flows.artifacts import ProgressArtifact, publish
 from flows.names import run_name
 from flows.progress import Progress
 from flows.report import render
+from flows.runners import Runner, chunk_task, task_runner, worker_count
 from flows.schedule import chunk_order, drive
 from storage.files import Place, check_writable, exclusive, store_root
 from tasks.budget import check_budget
-from tasks.devices import default_workers
 from tasks.errors import RequirementError
 from tasks.listening import listening
 from tasks.outputs import finished, write_outputs
-from tasks.prefect_task import call_of, make_chunk
+from tasks.prefect_task import call_of
 from tasks.spec_files import load_spec
 from tasks.survey import Survey, Work, survey
 from tasks.workbench import Workbench, workbench
@@ -192,26 +191,16 @@ def compute(ready: Prepared, write: Callable[[Survey], dict[str, Any]]) -> Outco
     return Outcome(folder, tasks, state.total, progress.seconds, summary, stages=stages)
 
 
-def worker_count(bench: Workbench) -> int:
-    """How many chunks a run computes at a time."""
-    return bench.spec.compute.workers or default_workers(bench.device)
-
-
-def task_runner(bench: Workbench) -> ThreadPoolTaskRunner[Any]:
-    """What runs the chunk tasks of a run; a context manager."""
-    return ThreadPoolTaskRunner(max_workers=worker_count(bench))
-
-
 def make_chunks(
     ready: Prepared,
-    runner: ThreadPoolTaskRunner[Any],
+    runner: Runner,
     finished_one: Callable[[Work, dict[str, Any]], None],
 ) -> int:
     """Make every chunk that is left of a run.
 
     Args:
         ready: the run.
-        runner: of :func:`task_runner`, entered.
+        runner: of :func:`flows.runners.task_runner`, entered.
         finished_one: called with each finished chunk and its receipt.
 
     Returns:
@@ -219,11 +208,11 @@ def make_chunks(
     """
     bench, state = ready.bench, ready.state
     compute = bench.spec.compute
-    chunk_task = make_chunk.with_options(retries=compute.retries)
+    task = chunk_task(bench)
     order = chunk_order(state.chunks, compute.order, bench.spec.seed)
 
     def submit(work: Work) -> Any:
         call = call_of(work, ready.spec, ready.folder, ready.store)
-        return runner.submit(chunk_task, {"call": call})
+        return runner.submit(task, {"call": call})
 
     return drive(state, order, submit, window=2 * worker_count(bench), finished=finished_one)

@@ -9,14 +9,14 @@ from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_table_artifact
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import embedded
 from flows.artifacts import ProgressArtifact, artifact_key, publish_page
-from flows.evaluate import Prepared, make_chunks, prepare_root, task_runner, worker_count
+from flows.evaluate import Prepared, make_chunks, prepare_root
 from flows.names import run_name
 from flows.progress import Progress
 from flows.sweep_page import render
+from flows.runners import Runner, task_runner, worker_count
 from flows.sweep_progress import SweepProgress
 from storage.files import exclusive
 from tasks.survey import Survey
@@ -171,7 +171,7 @@ def _trial(
     opened: Opened,
     study: Study,
     asked: Asked,
-    runner: ThreadPoolTaskRunner[Any],
+    runner: Runner,
     progress: SweepProgress,
 ) -> tuple[Tried, int]:
     """Do one trial.
