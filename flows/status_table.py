@@ -14,9 +14,6 @@ from rich.text import Text
 from flows.progress import in_words
 from flows.terminal import wide_console
 
-FRAME = 9
-"""Lines of a table around its rows, and of what stands below it."""
-
 
 def print_status(state: dict[str, Any]) -> None:
     """Print the status of a run."""
@@ -37,10 +34,10 @@ def show_live(states: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
             return last
         with Live(console=console, auto_refresh=False) as live:
             for last in states:
-                rows = last["stages"]
-                if len(rows) + FRAME > console.height:
-                    rows = by_kind(rows)
-                live.update(_shown(last, rows), refresh=True)
+                shown = _shown(last, last["stages"])
+                if len(console.render_lines(shown)) >= console.height:
+                    shown = _shown(last, by_kind(last["stages"]))
+                live.update(shown, refresh=True)
     except KeyboardInterrupt:
         pass
     return last
