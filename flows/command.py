@@ -23,6 +23,14 @@ LimitOption = Annotated[
     int | None, typer.Option("--limit", min=1, help="Use the first N images only.", metavar="N")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+RunnerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--runner",
+        help="threads, processes, dask, or dask:tcp://HOST:PORT: what computes the chunks; "
+        "the same as --set compute.runner=...",
+    ),
+]
 WaitOption = Annotated[bool, typer.Option(help="Wait while another run writes to the store.")]
 
 
@@ -87,3 +95,8 @@ def guarded(action: Callable[[], None]) -> None:
 def print_json(content: Any) -> None:
     """Print a result as JSON."""
     print(json.dumps(content, indent=1))
+
+
+def runner_change(runner: str | None) -> list[str]:
+    """The change of a specification that the option ``--runner`` stands for."""
+    return [] if runner is None else [f"compute.runner={runner}"]

@@ -208,6 +208,12 @@ class ComputeSpec(Strict):
     workers: int | None = Field(default=None, ge=1, description="chunks at a time")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     memory: int | None = Field(default=None, ge=1, description="bytes allowed; none: what is free")
+    runner: str = Field(
+        default="threads",
+        pattern=r"^(threads|processes|dask(:[a-z]+://.+)?)$",
+        description="what computes chunks: threads, processes, dask (a local cluster), or "
+        "dask:tcp://HOST:PORT (the scheduler of a cluster)",
+    )
     retries: int = Field(default=3, ge=0, le=20, description="tries again after a passing fault")
     order: Literal["forward", "backward", "shuffled"] = "forward"
 

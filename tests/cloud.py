@@ -10,7 +10,22 @@ from unittest import mock
 
 import pytest
 
+from storage.files import Place
+
 KINDS = ("memory", "s3")
+TIMED = ("summary.json", "report.html", "run.json")
+"""Outputs of a run that hold seconds and dates, or digests of such."""
+
+
+def everything(root: Place) -> dict[str, bytes]:
+    """All files of a store by name, but for marks and locks, which hold seconds and dates."""
+    found = {}
+    for path in root.rglob("*"):
+        name = f"{path}".removeprefix(f"{root}/")
+        hidden = "/marks/" in name or "/history/" in name or path.name.startswith(".")
+        if path.is_file() and not hidden:
+            found[name] = path.read_bytes()
+    return found
 
 
 @contextmanager

@@ -7,29 +7,16 @@ from pathlib import Path
 import pytest
 
 from flows.report import render
-from storage.files import Place, store_root
+from storage.files import store_root
 from storage.objects import ObjectPath
 from tasks.outputs import finished, output_findings, write_outputs
 from tasks.spec_files import parse_spec
 from tasks.survey import Survey, survey
 from tasks.workbench import Workbench
 from tests import toy
-from tests.cloud import cloud, fresh_url
+from tests.cloud import TIMED, cloud, everything, fresh_url
 
 __all__ = ["cloud"]
-
-TIMED = ("summary.json", "report.html", "run.json")
-
-
-def everything(root: Place) -> dict[str, bytes]:
-    """All files of a store by name, without what holds seconds and dates."""
-    found = {}
-    for path in root.rglob("*"):
-        name = f"{path}".removeprefix(f"{root}/")
-        if path.is_file() and "/marks/" not in name and not name.startswith("."):
-            found[name] = path.read_bytes()
-    return found
-
 
 def run(folder: Path, store: str) -> Survey:
     state, made = toy.run(Workbench(parse_spec(toy.content()), folder, store))
