@@ -31,6 +31,11 @@ NETWORKS: dict[str, ShippedNetwork] = {
         "denoiser-linearity.safetensors",
         "takes attacks on image-quality metrics off photographs, 0.18 M parameters",
     ),
+    "fcn-linearity": ShippedNetwork(
+        "residual-fcn",
+        "fcn-linearity.safetensors",
+        "takes more of such attacks off, and more of clean photographs too, 11,459 parameters",
+    ),
 }
 """The networks that ship, by name."""
 

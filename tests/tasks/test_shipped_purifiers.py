@@ -1,4 +1,4 @@
-"""What the shipped denoiser and the shipped diffusion prior are worth, on images they never saw."""
+"""What the shipped purifiers and the shipped diffusion prior are worth, on images they never saw."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ def card(name: str) -> str:
     [
         ("prior-cifar10", "train-prior-cifar10.yaml", PriorTrainSpec),
         ("denoiser-linearity", "train-denoiser.yaml", PurifyTrainSpec),
+        ("fcn-linearity", "train-fcn.yaml", PurifyTrainSpec),
     ],
 )
 def test_the_card_is_that_of_the_file_and_of_the_example(
