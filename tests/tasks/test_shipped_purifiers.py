@@ -1,4 +1,4 @@
-"""What the shipped purifiers and the shipped diffusion prior are worth, on images they never saw."""
+"""What the shipped purifiers and the diffusion prior are worth, on images they never saw."""
 
 from __future__ import annotations
 
