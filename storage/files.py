@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 from urllib.parse import unquote, urlparse
@@ -72,11 +74,6 @@ def free_bytes(place: Place) -> int | None:
     return shutil.disk_usage(place).free if isinstance(place, Path) else None
 
 
-def file_bytes(path: Place) -> int:
-    """Size of a file that is there."""
-    return path.size() if isinstance(path, ObjectPath) else path.stat().st_size
-
-
 def temporary_name(path: Path) -> Path:
     """A name beside ``path`` that readers ignore and that no other writer uses."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
@@ -103,6 +100,24 @@ def write_atomic(path: Place, data: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise as_store_error(error, path) from error
+
+
+@dataclass(frozen=True)
+class Written:
+    """What is known of a file that was written: its SHA-256 and its bytes."""
+
+    sha256: str
+    size: int
+
+
+def write_hashed(path: Place, data: bytes) -> Written:
+    """Write as :func:`write_atomic` does, and say what was written.
+
+    Raises:
+        StoreError: where the disk is full or the folder cannot be written.
+    """
+    write_atomic(path, data)
+    return Written(hashlib.sha256(data).hexdigest(), len(data))
 
 
 def as_store_error(error: OSError, path: Path) -> StoreError:

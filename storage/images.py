@@ -18,12 +18,12 @@ from zarr.core.buffer import Buffer, cpu
 from zarr.storage import MemoryStore
 
 from storage.errors import DamagedChunk, StoreError
-from storage.files import Place, remove_folder, write_atomic
+from storage.files import Place, Written, remove_folder, write_hashed
 
 Pixels = NDArray[np.uint8]
 
 
-def write_images(folder: Place, images: Sequence[Pixels]) -> dict[str, str]:
+def write_images(folder: Place, images: Sequence[Pixels]) -> dict[str, Written]:
     """Write the images of a chunk as the array ``folder``, replacing what was there.
 
     Args:
@@ -31,7 +31,7 @@ def write_images(folder: Place, images: Sequence[Pixels]) -> dict[str, str]:
         images: uint8 arrays (c, h, w), at least one.
 
     Returns:
-        SHA-256 of each file written, by name relative to ``folder``.
+        What was written, by name relative to ``folder``.
 
     Raises:
         StoreError: where the disk is full or cannot be written.
@@ -59,12 +59,10 @@ def write_images(folder: Place, images: Sequence[Pixels]) -> dict[str, str]:
         )
         array[...] = data
     remove_folder(folder)
-    digests = {}
-    for name, content in sorted(files.items()):
-        written = content.to_bytes()
-        write_atomic(_below(folder, name), written)
-        digests[name] = hashlib.sha256(written).hexdigest()
-    return digests
+    return {
+        name: write_hashed(_below(folder, name), content.to_bytes())
+        for name, content in sorted(files.items())
+    }
 
 
 def _below(folder: Place, name: str) -> Place:

@@ -232,17 +232,6 @@ class ObjectPath:
             return False
         return True
 
-    def size(self) -> int:
-        """Bytes of the object.
-
-        Raises:
-            FileNotFoundError: where there is none.
-        """
-        import obstore
-
-        with _explained(str(self)):
-            return int(obstore.head(self._store, self.key)["size"])
-
     def is_dir(self) -> bool:
         """Whether objects lie below this."""
         return next(self.rglob("*"), None) is not None

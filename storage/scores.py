@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from hashlib import sha256
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.errors import DamagedChunk
-from storage.files import Place, write_atomic
+from storage.files import Place, Written, write_hashed
 
 
-def write_rows(path: Place, table: pa.Table) -> str:
+def write_rows(path: Place, table: pa.Table) -> Written:
     """Write rows so that the file is whole or absent; the same rows give the same bytes.
-
-    Returns:
-        SHA-256 of the file.
 
     Raises:
         StoreError: where the disk is full or cannot be written.
     """
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    data = sink.getvalue().to_pybytes()
-    write_atomic(path, data)
-    return sha256(data).hexdigest()
+    return write_hashed(path, sink.getvalue().to_pybytes())
 
 
 def read_rows(path: Place) -> pa.Table:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 
 from storage.chunks import ChunkRef, chunk_key
-from storage.files import file_bytes
+from storage.files import Written
 from storage.images import content_digest, write_images
 from storage.ledger import Mark, digest_of
 from storage.scores import write_rows
@@ -87,11 +87,11 @@ def _store(
     measured: Measured,
 ) -> Mark:
     ref = ChunkRef(node.fingerprint, key)
-    files: dict[str, str] = {}
+    files: dict[str, Written] = {}
     meaning: list[str] = []
     if made.images:
-        digests_of = write_images(bench.store.images(ref), made.images)
-        files |= {f"images/{key}/{name}": digest for name, digest in digests_of.items()}
+        arrays = write_images(bench.store.images(ref), made.images)
+        files |= {f"images/{key}/{name}": written for name, written in arrays.items()}
         ids = chunk.ids if made.rows is None else made.rows["id"].to_pylist()
         meaning.append(content_digest(ids, made.images))
     for table, path in (
@@ -105,15 +105,14 @@ def _store(
     count = len(made.images) if made.images is not None else 0
     if made.images is None and made.rows is not None:
         count = made.rows.num_rows
-    folder = bench.store.stage(node.fingerprint)
-    written = sum(file_bytes(folder / name) for name in files)
+    size = sum(written.size for written in files.values())
     return Mark(
         key=key,
         inputs=digests,
-        files=dict(sorted(files.items())),
+        files={name: written.sha256 for name, written in sorted(files.items())},
         content=digest_of(meaning),
         images=count,
-        receipt={**_receipt(node, chunk.index), **measured.receipt(written), **made.receipt},
+        receipt={**_receipt(node, chunk.index), **measured.receipt(size), **made.receipt},
     )
 
 

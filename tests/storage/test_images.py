@@ -27,9 +27,14 @@ def test_images_of_any_shapes_come_back(
     folder = tmp_path_factory.mktemp("images") / "chunk"
     random = np.random.default_rng(seed)
     images = [random.integers(0, 256, shape, dtype=np.uint8) for shape in shapes]
-    digests = write_images(folder, images)
+    written = write_images(folder, images)
     there = {str(p.relative_to(folder)): p for p in folder.rglob("*") if p.is_file()}
-    assert digests == {name: sha256_file(path) for name, path in there.items()}
+    assert {name: one.sha256 for name, one in written.items()} == {
+        name: sha256_file(path) for name, path in there.items()
+    }
+    assert {n: one.size for n, one in written.items()} == {
+        name: path.stat().st_size for name, path in there.items()
+    }
     back = read_images(folder)
     assert [b.shape for b in back] == [i.shape for i in images]
     assert all(np.array_equal(a, b) for a, b in zip(images, back, strict=True))

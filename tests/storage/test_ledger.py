@@ -22,8 +22,8 @@ def stage(tmp_path: Path) -> Path:
 
 def make_chunk(folder: Path, key: str = "chunk", *, value: int = 7) -> Mark:
     images = [np.full((3, 4, 5), value, np.uint8) for _ in range(6)]
-    digests = write_images(folder / "images" / key, images)
-    files = {f"images/{key}/{name}": digest for name, digest in digests.items()}
+    written = write_images(folder / "images" / key, images)
+    files = {f"images/{key}/{name}": one.sha256 for name, one in written.items()}
     mark = Mark(key, INPUTS, files, content_digest([str(i) for i in range(6)], images), 6)
     Ledger(folder).write(mark)
     return mark

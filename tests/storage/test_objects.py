@@ -84,11 +84,12 @@ def test_chunks_are_written_read_and_vouched_for(root: ObjectPath) -> None:
     check_writable(root)
     assert list(root.rglob("*")) == []
     images = [np.full((3, 4, 5), value, np.uint8) for value in range(6)]
-    digests = write_images(root / "images/key", images)
+    written = write_images(root / "images/key", images)
+    digests = {name: one.sha256 for name, one in written.items()}
     assert {n: sha256_file(root / "images/key" / n) for n in digests} == digests
     assert all(np.array_equal(a, b) for a, b in zip(read_images(root / "images/key"), images))  # noqa: B905
     table = pa.table({"id": ["a", "b"]})
-    digest = write_rows(root / "rows/key.parquet", table)
+    digest = write_rows(root / "rows/key.parquet", table).sha256
     assert read_rows(root / "rows/key.parquet") == table
     files = {f"images/key/{name}": one for name, one in digests.items()}
     mark = Mark("key", {"images": "x"}, {**files, "rows/key.parquet": digest}, "content", 6)
