@@ -25,6 +25,7 @@ from flows.observing import LogOption, MetricsPortOption, observed
 from flows.patch_commands import apply_patch, print_patch
 from flows.purify_commands import purify
 from flows.scan_commands import calibrate, scan
+from flows.server_commands import down, up
 from flows.sweep_commands import sweep
 from flows.verify_commands import verify_faces
 
@@ -218,6 +219,8 @@ app.command()(sweep)
 app.command()(print_patch)
 app.command()(apply_patch)
 app.command()(verify_faces)
+app.command()(up)
+app.command()(down)
 
 
 @app.command(name="list")

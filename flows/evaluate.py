@@ -11,7 +11,8 @@ from prefect import flow
 
 from flows import embedded, gates
 from flows.artifacts import ProgressArtifact, publish
-from flows.names import run_name
+from flows.names import run_name, tag_run
+from flows.parameters import Count
 from flows.progress import Progress
 from flows.report import render
 from flows.runners import Runner, chunk_task, task_runner, worker_count
@@ -128,12 +129,12 @@ def prepare_root(store: str) -> Place:
     return root
 
 
-@flow(name="evaluate", flow_run_name=run_name, validate_parameters=True)
+@flow(name="evaluate", flow_run_name=run_name, on_running=[tag_run], validate_parameters=True)
 def evaluate(
     spec: str,
     store: str = "image-defender-store",
     assignments: list[str] | None = None,
-    limit: int | None = None,
+    limit: Count | None = None,
 ) -> Outcome:
     """Attack, detect, purify and score every image of a dataset; resumable at any moment.
 
@@ -155,7 +156,7 @@ def evaluate(
 
 def _evaluate(ready: Prepared) -> Outcome:
     outcome = compute(ready, lambda state: write_outputs(state, render))
-    publish(outcome.summary or {}, outcome.folder)
+    publish(outcome.summary or {}, outcome.folder, ready.state)
     gates.publish(outcome.summary or {})
     missed = gates.unmet(outcome.folder)
     if missed:
@@ -172,7 +173,7 @@ def compute(ready: Prepared, write: Callable[[Survey], dict[str, Any]]) -> Outco
     """
     bench, state = ready.bench, ready.state
     workers = worker_count(bench)
-    dashboard = ProgressArtifact(bench.spec.name)
+    dashboard = ProgressArtifact(bench.spec.name, state)
     with (
         Progress(state, workers) as progress,
         listening(progress.within),

@@ -1,18 +1,50 @@
-"""What runs are called on the dashboard."""
+"""What runs are called on the dashboard, and by which tags they are found there."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from prefect.runtime import flow_run
+import httpx
+from prefect import get_client, runtime
+from prefect.exceptions import PrefectException
+
+from tasks.families import content_of, dataset_word, families
 
 
 def run_name() -> str:
-    """The specification of the flow run at hand, and when it began."""
-    return begun_now(Path(str(flow_run.get_parameters()["spec"])).stem)
+    """Specification and images of the flow run at hand, and when it began."""
+    given = runtime.flow_run.get_parameters()
+    return begun_now(Path(str(given["spec"])).stem, dataset_word(_content(given)))
 
 
-def begun_now(what: str) -> str:
+def begun_now(*what: str) -> str:
     """What a flow run that begins now is called."""
-    return f"{what}/{datetime.now(UTC):%Y-%m-%d %H:%M}"
+    return "/".join([*what, f"{datetime.now(UTC):%Y-%m-%d %H:%M}"])
+
+
+def tag_run(flow: Any, flow_run: Any, state: Any) -> None:
+    """Tag a flow run that begins with the families of its specification.
+
+    A hook: a run is never lost for want of a tag.
+    """
+    add_tags(flow_run, families(_content(flow_run.parameters)))
+
+
+def add_tags(run: Any, found: tuple[str, ...]) -> None:
+    """Add tags to those that a flow run has, where its server can be asked."""
+    tags = sorted({*run.tags, *found})
+    if tags == sorted(run.tags):
+        return
+    try:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(run.id, tags=tags)
+    except (PrefectException, httpx.HTTPError, OSError, RuntimeError):
+        return
+
+
+def _content(parameters: Mapping[str, Any]) -> Any:
+    spec, assignments = str(parameters["spec"]), parameters.get("assignments") or ()
+    return content_of(spec, assignments, parameters.get("limit"))

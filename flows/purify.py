@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 from prefect.runtime import flow_run
 
 from flows import embedded
-from flows.artifacts import artifact_key
+from flows.artifacts import LISTED, artifact_key, publish_rejected
 from flows.evaluate import Prepared, compute, prepare_root
 from flows.names import begun_now
+from flows.parameters import Count, PurifyOptions, Seed
 from storage.files import exclusive
 from tasks.budget import check_budget
 from tasks.purify_folder import FolderState, look
@@ -87,7 +88,9 @@ def run_purify(
         given = request.model_dump(mode="json", exclude_unset=True)
         main = {name: given.pop(name) for name in ("source", "purifiers", "out")}
         counted = {name: given.pop(name) for name in ("limit", "seed") if name in given}
-        outcome: PurifyOutcome = purify(**main, store=store, **counted, options=given)
+        outcome: PurifyOutcome = purify(
+            **main, store=store, **counted, options=cast(PurifyOptions, given)
+        )
         return outcome
 
 
@@ -114,7 +117,7 @@ def _check_fits(found: FolderState) -> None:
 
 def _run_name() -> str:
     source = Path(str(flow_run.get_parameters()["source"]))
-    return begun_now(source.stem)
+    return begun_now("purify", source.stem)
 
 
 @flow(name="purify", flow_run_name=_run_name, validate_parameters=True)
@@ -123,9 +126,9 @@ def purify(
     purifiers: list[Any],
     out: str,
     store: str = DEFAULT_STORE,
-    limit: int | None = None,
-    seed: int = 0,
-    options: dict[str, Any] | None = None,
+    limit: Count | None = None,
+    seed: Seed = 0,
+    options: PurifyOptions | None = None,
 ) -> PurifyOutcome:
     """Purify every image of a folder into another folder; resumable at any moment.
 
@@ -164,6 +167,7 @@ def _purify(found: FolderState, store: str) -> PurifyOutcome:
         key=f"{artifact_key(bench.spec.name)}-purified",
         description=f"{summary['images']} images of {summary['source']} in {summary['out']}",
     )
+    publish_rejected(bench.spec.name, refused(found, LISTED))
     return PurifyOutcome(
         folder=found.folder,
         summary=summary,

@@ -11,20 +11,23 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows import embedded
-from flows.artifacts import publish_page
+from flows.artifacts import LISTED, artifact_key, publish_page, publish_rejected, publish_table
 from flows.evaluate import Outcome, Prepared, compute, look_up, prepare_root
 from flows.names import begun_now
+from flows.parameters import one_run
 from flows.scan_page import render
 from storage.files import Place, exclusive
 from tasks.budget import check_budget
 from tasks.decision import Decision, Rule, calibrated_detectors, matched
 from tasks.errors import SpecError
-from tasks.outputs import finished
+from tasks.families import dataset_word
+from tasks.outputs import finished, rejected_rows
 from tasks.scan import (
     CALIBRATION,
     SCAN,
     made_from,
     summary_of,
+    worst,
     write_calibration,
     write_scan,
 )
@@ -191,13 +194,15 @@ def _run(
 
 def _run_name() -> str:
     ready, _ = _prepared[_key(flow_run.get_parameters())]
-    return begun_now(ready.bench.spec.name)
+    spec = ready.bench.spec
+    return begun_now(spec.name, dataset_word({"dataset": spec.dataset.model_dump()}))
 
 
 def _key(parameters: Mapping[str, Any]) -> tuple[str, str]:
     return str(parameters["spec"]), str(parameters["store"])
 
 
+@one_run
 @flow(name="scan", flow_run_name=_run_name, validate_parameters=True)
 def scan(spec: str, store: str) -> Outcome:
     """Decode and score the images of a folder, then write what comes of it.
@@ -211,7 +216,16 @@ def scan(spec: str, store: str) -> Outcome:
         outcome = compute(ready, write)
     finally:
         del _prepared[(spec, store)]
-    page = outcome.folder / "scan.html"
-    if page.is_file():
-        publish_page(ready.bench.spec.name, page)
+    publish_scan(ready.bench.spec.name, outcome.folder)
+    publish_rejected(ready.bench.spec.name, rejected_rows(ready.state).to_pylist())
     return outcome
+
+
+def publish_scan(name: str, folder: Place) -> None:
+    """Publish the suspects of a scan and a link to its page, if it was one and no calibration."""
+    page = folder / "scan.html"
+    if page.is_file():
+        publish_page(name, page)
+        suspects = worst(folder, LISTED)
+        if suspects:
+            publish_table(f"{artifact_key(name)}-suspects", suspects, f"Worst suspects of {name}")

@@ -13,7 +13,8 @@ from prefect.artifacts import create_table_artifact
 from flows import embedded
 from flows.artifacts import ProgressArtifact, artifact_key, publish_page
 from flows.evaluate import Prepared, make_chunks, prepare_root
-from flows.names import run_name
+from flows.names import run_name, tag_run
+from flows.parameters import Count
 from flows.progress import Progress
 from flows.sweep_page import render
 from flows.runners import Runner, task_runner, worker_count
@@ -123,12 +124,12 @@ def _finished(opened: Opened) -> SweepOutcome | None:
     return None if summary is None else SweepOutcome(found.folder, summary, 0, 0)
 
 
-@flow(name="sweep", flow_run_name=run_name, validate_parameters=True)
+@flow(name="sweep", flow_run_name=run_name, on_running=[tag_run], validate_parameters=True)
 def sweep(
     spec: str,
     store: str = "image-defender-store",
     assignments: list[str] | None = None,
-    limit: int | None = None,
+    limit: Count | None = None,
 ) -> SweepOutcome:
     """Attack the images once, then try one purifier after the other; resumable at any moment.
 

@@ -58,6 +58,16 @@ def print_scorecard(summary: dict[str, Any]) -> None:
         console.print(f"{summary['dataset']['rejected']} source items rejected: rejected.parquet")
 
 
+def score_lines(
+    rows: Sequence[dict[str, Any]], columns: Sequence[str]
+) -> dict[tuple[str, ...], dict[str, str]]:
+    """Values by metric, for every combination of columns that has any."""
+    lines: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in rows:
+        lines.setdefault(tuple(row[name] for name in columns), {})[row["metric"]] = _value(row)
+    return lines
+
+
 def _print_part(
     console: Console,
     title: str,
@@ -66,10 +76,7 @@ def _print_part(
     rows: Sequence[dict[str, Any]],
 ) -> None:
     """Print one table, without the metrics that none of its lines has."""
-    lines: dict[tuple[str, ...], dict[str, str]] = {}
-    for row in rows:
-        where = tuple(row[name] for name in columns)
-        lines.setdefault(where, {})[row["metric"]] = _value(row)
+    lines = score_lines(rows, columns)
     metrics = [name for name in shown if any(name in values for values in lines.values())]
     if not metrics:
         return

@@ -14,8 +14,10 @@ from prefect.runtime import flow_run
 from flows import embedded
 from flows.evaluate import Outcome, Prepared, compute, look_up, prepare_root
 from flows.names import begun_now
+from flows.parameters import one_run
 from storage.files import Place, exclusive
 from tasks.budget import check_budget
+from tasks.families import dataset_word
 from tasks.outputs import finished
 from tasks.verify import VERIFY, Verification
 from tasks.verify_specs import VerifyRequest
@@ -73,13 +75,15 @@ def run_verification(
 
 def _run_name() -> str:
     ready, _ = _prepared[_key(flow_run.get_parameters())]
-    return begun_now(ready.bench.spec.name)
+    spec = ready.bench.spec
+    return begun_now(spec.name, dataset_word({"dataset": spec.dataset.model_dump()}))
 
 
 def _key(parameters: Mapping[str, Any]) -> tuple[str, str]:
     return str(parameters["spec"]), str(parameters["store"])
 
 
+@one_run
 @flow(name="verify-faces", flow_run_name=_run_name, validate_parameters=True)
 def verify_faces(spec: str, store: str) -> Outcome:
     """Embed the images of a dataset, then write what the pairs come to.
