@@ -20,6 +20,7 @@ from flows.command import (
     guarded,
     print_json,
 )
+from flows.compare_commands import compare
 from flows.defense_commands import score_defense
 from flows.observing import LogOption, MetricsPortOption, observed
 from flows.patch_commands import apply_patch, print_patch
@@ -210,6 +211,7 @@ def train(
     guarded(action)
 
 
+app.command()(compare)
 app.command()(audit_resize)
 app.command()(scan)
 app.command()(calibrate)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from flows.gates import stored_summary
-from flows.scorecard import DASH, PERCENT, interval, number, purifier_title
+from flows.scorecard import DASH, PERCENT, interval, number
 from tasks.errors import RequirementError
+from tasks.requirements import where
 
 if TYPE_CHECKING:
     from storage.files import Place
@@ -81,17 +82,6 @@ def _line(row: Line) -> Line:
         "difference": signed(metric, row["difference"]),
         "notes": [*row["misses"], *row["notes"]],
     }
-
-
-def where(row: Line) -> str:
-    """Where a row was measured: attack, purifier, and the detector with what it does."""
-    attack = "no attack" if row["attack"] == "none" else row["attack"]
-    parts = [attack, purifier_title(row["purifier"])]
-    if row["detector"] != "none":
-        observed = row["policy"] == "observe"
-        acts = row["detector"] if observed else f"{row['policy']} by {row['detector']}"
-        parts = [acts, attack] if observed else [*parts, acts]
-    return " · ".join(parts)
 
 
 def signed(metric: str, difference: float | None) -> str:

@@ -267,11 +267,7 @@ def _held(
         elif difference is None or last is None:
             misses.append("no value to compare with the last run's")
         elif abs(difference) > one.drift + SLACK:
-            misses.append(
-                f"{_number(value)} is {_number(abs(difference))} "
-                f"{'above' if difference > 0 else 'below'} the last run's {_number(last)}, "
-                f"expected {one.drift:g} at most"
-            )
+            misses.append(f"drift {_number(abs(difference))}, expected at most {one.drift:g}")
     fields = (*SELECTORS, "knowledge", "metric", "value", "ci_low", "ci_high", "n")
     return {
         **{name: row[name] for name in fields},
@@ -329,6 +325,17 @@ def title(row: Row) -> str:
     """A row in words: its metric and where it was measured."""
     parts = [f"{name} {row[name]}" for name in SELECTORS if row[name] != NONE]
     return " of ".join(filter(None, (row["metric"], ", ".join(parts) or "clean images")))
+
+
+def where(row: Row) -> str:
+    """Where a row was measured: attack, purifier, and the detector with what it does."""
+    attack = "no attack" if row["attack"] == NONE else row["attack"]
+    parts = [attack, "no purifier" if row["purifier"] == NONE else row["purifier"]]
+    if row["policy"] == "observe":
+        parts = [row["detector"], attack]
+    elif row["detector"] != NONE:
+        parts.append(f"{row['policy']} by {row['detector']}")
+    return " · ".join(parts)
 
 
 def _since(row: Row) -> str:

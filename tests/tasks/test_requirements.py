@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from flows.report import render
+from storage.files import store_root, write_atomic
 from storage.ledger import digest_of
 from tasks import history
 from tasks.errors import SpecError
@@ -15,6 +16,9 @@ from tasks.requirement_specs import RequirementSpec
 from tasks.requirements import DETECTION, OF_ATTACKS, judged, matching, missed, sentence
 from tasks.survey import Survey
 from tests import toy
+from tests.cloud import cloud, fresh_url
+
+__all__ = ["cloud"]
 
 ACTING = [{"name": "GradientMask", "label": "gm", "policy": ["reject", "purify-if-flagged"]}]
 ATTACK = [{"name": "IFGSM", "label": "pgd", "epsilon": "8/255", "step_size": "2/255", "steps": 2}]
@@ -339,6 +343,16 @@ def test_the_history_is_bounded_in_order_and_free_of_repeats(
     ]
     digest = history.results_digest(a_summary(4))
     assert [one["dataset"]["digest"] for _, one in history.before(tmp_path, digest)] == ["d3", "d2"]
+
+
+def test_a_history_in_the_cloud(cloud: str) -> None:
+    place = store_root(fresh_url(cloud)) / "r"
+    assert history.entries(place) == []
+    for number in (0, 1, 1):
+        history.keep(place, a_summary(number))
+    assert [one["dataset"]["digest"] for _, one in history.before(place, "")] == ["d1", "d0"]
+    write_atomic(place / "summary.json", json.dumps(a_summary(2)).encode())
+    assert history.finished_summary(place, None) == a_summary(2)
 
 
 def test_damage_in_the_history_is_not_compared_with(tmp_path: Path) -> None:
