@@ -12,7 +12,17 @@ from flows import engine
 
 engine.settle()
 
-from benchmarks import attack_speed, conformance, ddrm, iwmf, memory, pipeline, scaling  # noqa: E402
+from benchmarks import (  # noqa: E402
+    attack_speed,
+    conformance,
+    ddrm,
+    iwmf,
+    memory,
+    pipeline,
+    scaling,
+    startup,
+    watch,
+)
 
 BENCHMARKS = {
     "attack": attack_speed.run,
@@ -23,6 +33,8 @@ BENCHMARKS = {
     "ddrm-256": ddrm.run_large,
     "scaling": scaling.run,
     "conformance": conformance.run,
+    "startup": startup.run,
+    "watch": watch.run,
 }
 ASKED_FOR = ("ddrm-256", "conformance")
 """What runs only where it is named."""

@@ -57,9 +57,10 @@ def run(
     """Attack, detect, purify and score; what is already done is not done again."""
 
     def action() -> None:
-        from flows import engine
+        from flows import embedded, engine
 
         engine.settle()
+        embedded.launch_for(spec, store, changes)
         from flows.evaluate import run as evaluate_run
         from flows.requirements import print_requirements, raise_unmet, requirements
 
