@@ -60,7 +60,7 @@ def run(
         from flows import embedded, engine
 
         engine.settle()
-        embedded.launch_for(spec, store, changes)
+        embedded.launch_for(spec, store, assignments or [])
         from flows.evaluate import run as evaluate_run
         from flows.requirements import print_requirements, raise_unmet, requirements
 
