@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from storage.lease import (
 )
 from storage.objects import SCHEMES, ObjectPath, object_root
 
+PASSING = (errno.EIO, errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.EBUSY)
+"""Errors of a file system that may pass, such as those of a network share."""
 Place = Path | ObjectPath
 """A file or folder of a store."""
 
@@ -100,6 +103,23 @@ def write_atomic(path: Place, data: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise as_store_error(error, path) from error
+
+
+def read_patiently(path: Place) -> bytes:
+    """Read a file; an error that may pass is waited for, three times within a second.
+
+    Raises:
+        FileNotFoundError: where it is not there.
+        OSError: where the error stays.
+    """
+    for pause in (0.05, 0.2, 0.7):
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            if error.errno not in PASSING:
+                raise
+            time.sleep(pause)
+    return path.read_bytes()
 
 
 @dataclass(frozen=True)

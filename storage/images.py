@@ -18,7 +18,7 @@ from zarr.core.buffer import Buffer, cpu
 from zarr.storage import MemoryStore
 
 from storage.errors import DamagedChunk, StoreError
-from storage.files import Place, Written, remove_folder, write_hashed
+from storage.files import Place, Written, read_patiently, remove_folder, write_hashed
 
 Pixels = NDArray[np.uint8]
 
@@ -100,7 +100,7 @@ def read_images(folder: Place) -> list[Pixels]:
 
 def _read(path: Place) -> Buffer:
     try:
-        return cpu.Buffer.from_bytes(path.read_bytes())
+        return cpu.Buffer.from_bytes(read_patiently(path))
     except FileNotFoundError:
         raise DamagedChunk(f"expected {path} in the store, got nothing") from None
 

@@ -14,18 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from storage.errors import StorageError
-from storage.files import Place, remove, remove_folder, sweep, write_atomic
-
-BLOCK = 1 << 20
+from storage.files import Place, read_patiently, remove, remove_folder, sweep, write_atomic
 
 
 def sha256_file(path: Place) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+    return hashlib.sha256(read_patiently(path)).hexdigest()
 
 
 def canonical(value: Any) -> bytes:
@@ -102,7 +96,7 @@ class Ledger:
     def read(self, key: str) -> Mark | None:
         """The mark of a chunk, or None where there is none or it is damaged."""
         try:
-            return Mark.from_bytes(self.path(key).read_bytes())
+            return Mark.from_bytes(read_patiently(self.path(key)))
         except OSError:
             return None
 

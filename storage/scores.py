@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.errors import DamagedChunk
-from storage.files import Place, Written, write_hashed
+from storage.files import Place, Written, read_patiently, write_hashed
 
 
 def write_rows(path: Place, table: pa.Table) -> Written:
@@ -29,7 +29,7 @@ def read_rows(path: Place) -> pa.Table:
         DamagedChunk: where the file is absent or a page does not agree with its checksum.
     """
     try:
-        return pq.read_table(pa.BufferReader(path.read_bytes()), page_checksum_verification=True)
+        return pq.read_table(pa.BufferReader(read_patiently(path)), page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         raise DamagedChunk(f"cannot read the rows in {path}: {error}") from error
 

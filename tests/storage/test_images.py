@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage.errors import DamagedChunk, StoreBusy, StoreError
-from storage.files import exclusive, local_root, store_root, write_atomic
+from storage.errors import DamagedChunk, StoreBusy, StoreError, StoreFault
+from storage.files import (
+    as_store_error,
+    exclusive,
+    local_root,
+    read_patiently,
+    store_root,
+    write_atomic,
+)
 from storage.images import content_digest, read_images, write_images
 from storage.ledger import sha256_file
 from storage.scores import concatenate, read_rows, write_rows
@@ -113,3 +121,38 @@ def test_store_urls(tmp_path: Path) -> None:
         store_root("ftp://bucket/x")
     with pytest.raises(StoreError, match="expected s3://BUCKET/PREFIX"):
         store_root("s3:///x")
+
+
+def test_a_read_that_fails_in_passing_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    errors = [errno.EIO, errno.ESTALE]
+    original = Path.read_bytes
+
+    def faulty(self: Path) -> bytes:
+        if self == path and errors:
+            raise OSError(errors.pop(), "in passing")
+        return original(self)
+
+    monkeypatch.setattr(Path, "read_bytes", faulty)
+    assert read_patiently(path) == b"content"
+    assert errors == []
+    errors += [errno.EACCES]
+    with pytest.raises(OSError, match="in passing"):
+        read_patiently(path)
+    errors += [errno.EIO] * 9
+    with pytest.raises(OSError, match="in passing"):
+        read_patiently(path)
+    assert len(errors) == 5
+    with pytest.raises(FileNotFoundError):
+        read_patiently(tmp_path / "nothing")
+
+
+def test_errors_of_writing_tell_what_may_pass(tmp_path: Path) -> None:
+    passing = as_store_error(OSError(errno.EIO, "Input/output error"), tmp_path)
+    full = as_store_error(OSError(errno.ENOSPC, "No space left on device"), tmp_path)
+    assert isinstance(passing, StoreFault)
+    assert not isinstance(full, StoreFault)
+    assert "the disk is full" in str(full)
