@@ -75,6 +75,7 @@ def score_defense(
         from flows import engine
 
         engine.settle()
+        from flows.requirements import raise_unmet
         from flows.score_defense import Wanted
         from flows.score_defense import score_defense as score
 
@@ -101,6 +102,7 @@ def score_defense(
             print_json(found)
         else:
             print_scores(found)
+        raise_unmet(found.get("missed", ()))
 
     guarded(action)
 

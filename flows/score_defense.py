@@ -88,6 +88,7 @@ def score_defense(
         "metric": summary["model"],
         "dataset": {k: summary["dataset"][k] for k in ("kind", "images", "rejected", "digest")},
         "report": str(outcome.folder / "report.html"),
+        **({"missed": list(outcome.missed)} if outcome.missed else {}),
     }
 
 

@@ -40,7 +40,7 @@ def _dumbbells(metric: str, rows: Sequence[Row]) -> Plot:
     kept = sorted(rows, key=size, reverse=True)[:MOST]
     kept = [row for row in rows if row in kept]
     tall = ROW * len(kept) + 0.62
-    figure = Figure(figsize=(2 * WIDTH, tall), facecolor="none")
+    figure = Figure(figsize=(WIDTH, tall), facecolor="none")
     axes = figure.add_axes((0.02, 0.5 / tall, 0.96, 1 - 0.56 / tall))
     scale = 1.0 if metric else 100.0
     words = []
@@ -77,7 +77,7 @@ def _dumbbell(axes: Axes, row: Row, y: float, scale: float, *, named: bool) -> N
     axes.plot([first, second], [y, y], color=colour, linewidth=2.6, alpha=0.75)
     axes.plot([first], [y], "o", color=INK, markerfacecolor="none", markersize=6)
     axes.plot([second], [y], shape, color=colour, markersize=7)
-    text = short(_label(row, named=named), 92)
+    text = short(_label(row, named=named), 56)
     axes.text(0.0, y + 0.3, text, fontsize=8.5, color=INK, transform=axes.get_yaxis_transform())
     axes.text(
         1.0,

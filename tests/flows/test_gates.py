@@ -13,8 +13,9 @@ from typer.testing import CliRunner, Result
 from flows import gates
 from flows.cli import Exit, app
 from flows.report import render
-from flows.requirements import sections, signed, verdict
+from flows.requirements import raise_unmet, sections, signed, verdict
 from flows.scorecard import DASH
+from tasks.errors import RequirementError
 from tasks.outputs import write_outputs
 from tasks.requirements import judged
 from tests import toy
@@ -197,6 +198,12 @@ def test_signs_of_differences() -> None:
     assert signed("psnr", 1.5) == "+1.50"
     assert signed("accuracy", 0.0) == "±0.0 pp"
     assert signed("accuracy", None) == DASH
+
+
+def test_what_a_scored_defence_misses_is_an_error() -> None:
+    raise_unmet(())
+    with pytest.raises(RequirementError, match="first; second"):
+        raise_unmet(("first", "second"))
 
 
 @pytest.mark.slow
