@@ -88,15 +88,20 @@ class LineFile(logging.Handler):
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        super().__init__(logging.INFO)
         self.path = path
+        self._file = self._open()
+        super().__init__(logging.INFO)
         self._told = False
         self.setFormatter(JsonLines())
+
+    def _open(self) -> int:
+        return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Append a record."""
         try:
+            if self._file < 0:  # whoever configures logging anew closes every handler there is
+                self._file = self._open()
             os.write(self._file, f"{self.format(record)}\n".encode())
         except OSError as error:
             if not self._told:

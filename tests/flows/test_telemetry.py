@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import logging.config
 import os
 import socket
 import subprocess
@@ -223,6 +224,16 @@ def test_events_know_what_they_are_about(tmp_path: Path) -> None:
     assert "run" not in outside
 
 
+def test_logging_that_is_configured_anew_loses_no_line(tmp_path: Path) -> None:
+    """Prefect configures logging when its first flow begins, which closes all handlers."""
+    path = tmp_path / "log.jsonl"
+    with telemetry.logging_to(str(path)):
+        telemetry.event(logging.INFO, "seen", "before")
+        logging.config.dictConfig({"version": 1, "disable_existing_loggers": False})
+        telemetry.event(logging.INFO, "seen", "after")
+    assert [line["message"] for line in lines(path)] == ["before", "after"]
+
+
 WRITER = """
 import logging, sys
 from tasks import telemetry
@@ -298,3 +309,52 @@ def test_the_gpu_meter_takes_means_over_its_looks(monkeypatch: pytest.MonkeyPatc
     assert meter.since((0.0, 0)) == {"gpu_share": 0.5}
     assert meter.since((0.5, 2)) == {"gpu_share": 1.0}
     assert meter.since(meter.sums()) == {}
+
+
+ON_SERVER = """
+import json, sys, time
+from flows import engine
+engine.settle()
+from storage.ledger import Mark
+faults, original = iter([True]), Mark.to_bytes
+def sometimes(mark):
+    if next(faults, False):
+        raise OSError(5, "Input/output error")
+    return original(mark)
+Mark.to_bytes = sometimes
+from flows.evaluate import run
+run(sys.argv[1], sys.argv[2])
+from prefect.client.orchestration import get_client
+from prefect.logging.handlers import APILogWorker
+APILogWorker.drain_all(timeout=60)
+with get_client(sync_client=True) as client:
+    found = [one for n in range(5) for one in client.read_logs(limit=200, offset=200 * n)]
+keys = ("name", "level", "message", "flow_run_id", "task_run_id")
+print(json.dumps([{key: str(getattr(one, key)) for key in keys} for one in found]))
+"""
+
+
+@pytest.mark.slow
+def test_the_same_events_are_in_the_log_of_the_run_on_a_server(tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "PREFECT_HOME": str(tmp_path / "home"),
+        "PREFECT_LOGGING_TO_API_ENABLED": "true",
+        "PREFECT_LOGGING_LEVEL": "INFO",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", ON_SERVER, str(toy.write_spec(tmp_path)), str(tmp_path / "store")],
+        cwd=Path(__file__).resolve().parents[2],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0
+    own = [one for one in json.loads(done.stdout) if one["name"] == "image_defender"]
+    assert len({one["flow_run_id"] for one in own}) == 1
+    chunks = [one for one in own if " images in " in one["message"]]
+    assert len(chunks) == len(marks(tmp_path / "store"))
+    (failed,) = [one for one in own if "attempt 1 failed: OSError" in one["message"]]
+    assert failed["level"] == str(logging.WARNING)
+    assert failed["task_run_id"] != "None"
