@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
 from defender.attacks import ATTACKS
 from defender.types import Budget, Threat, check_parameters, parameter
 from storage.errors import SourceError
-from storage.images import Pixels
 from storage.ingest import ingest_chunk
 from storage.ledger import digest_of
 from storage.sources import Paired
 from tasks.datasets import Dataset
 from tasks.errors import SpecError
+
+if TYPE_CHECKING:
+    from storage.images import Pixels
 
 
 @dataclass(frozen=True)
