@@ -18,7 +18,9 @@ from benchmarks import (  # noqa: E402
     ddrm,
     iwmf,
     memory,
+    overhead,
     pipeline,
+    scale,
     scaling,
     startup,
     watch,
@@ -27,6 +29,8 @@ from benchmarks import (  # noqa: E402
 BENCHMARKS = {
     "attack": attack_speed.run,
     "pipeline": pipeline.run,
+    "overhead": overhead.run,
+    "scale": scale.run,
     "memory": memory.run,
     "iwmf": iwmf.run,
     "ddrm": ddrm.run,
@@ -36,7 +40,7 @@ BENCHMARKS = {
     "startup": startup.run,
     "watch": watch.run,
 }
-ASKED_FOR = ("ddrm-256", "conformance")
+ASKED_FOR = ("ddrm-256", "conformance", "overhead", "scale")
 """What runs only where it is named."""
 
 

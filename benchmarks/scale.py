@@ -1,0 +1,65 @@
+"""What a run costs as it grows: seconds, bytes, files and rows of Prefect's database, by chunks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from benchmarks.overhead import CHUNK, specification, with_runner
+
+SIZES = (1_000, 10_000, 100_000)
+TABLES = ("flow_run", "task_run", "task_run_state", "events", "event_resources", "artifact", "log")
+
+
+def rows(database: Path) -> dict[str, int]:
+    """Rows of the larger tables of a Prefect database."""
+    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        names = {name for (name,) in connection.execute("select name from sqlite_master")}
+        return {
+            table: connection.execute(f"select count(*) from {table}").fetchone()[0]
+            for table in TABLES
+            if table in names
+        }
+
+
+def size_of(folder: Path) -> tuple[int, int]:
+    """Files below a folder, and their bytes."""
+    found = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    return len(found), sum(found)
+
+
+def run(images: int) -> dict[str, Any]:
+    """Figures of tiny images at three sizes, up to the number given, and lines fitted to them."""
+    figures: dict[str, Any] = {"images a chunk": CHUNK}
+    seen: list[tuple[float, ...]] = []
+    for size in [one for one in SIZES if one <= images]:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            spec = folder / "scale.yaml"
+            spec.write_text(yaml.safe_dump(specification(size, CHUNK, "builtin:shapes")))
+            spent, cpu, whole = with_runner(spec, folder / "store", "threads")
+            chunks = len(list((folder / "store").glob("data/*/marks/*.json")))
+            files, stored = size_of(folder / "store")
+            database = folder / "home" / "prefect.db"
+            told = rows(database)
+            figures[f"{size:,} images"] = (
+                f"{chunks} chunks: {whole:.0f} s, {spent:.0f} s of it chunks, CPU {cpu:.0f} s; "
+                f"{files} files, {stored:,} bytes; Prefect {database.stat().st_size:,} bytes, "
+                + ", ".join(f"{count} {table}" for table, count in told.items())
+            )
+            seen.append((chunks, whole, cpu, files, database.stat().st_size, sum(told.values())))
+    if len(seen) > 1:
+        columns = np.array(seen).T
+        names = ("seconds", "CPU seconds", "files", "bytes of Prefect's database", "rows in it")
+        for name, column in zip(names, columns[1:], strict=True):
+            slope, start = np.polyfit(columns[0], column, 1)
+            figures[f"{name}, line"] = f"{start:.4g} + {slope:.4g} a chunk"
+    figures["load of the machine"] = " ".join(map(str, os.getloadavg()))
+    return figures

@@ -1,0 +1,337 @@
+"""The soak test: a run on two Dask workers and a Prefect server, under faults of every kind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from flows import server
+from flows.processes import noted
+from tests import toy
+from tests.cloud import TIMED, everything
+from tests.soak.faults import FULL, MADE, RATE, STORE
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARE = 1 / 20
+"""Share of the store's operations that fail."""
+STUCK = 240.0
+"""Seconds in which a run must finish a chunk while no fault is on."""
+SETTLED = 240.0
+"""Seconds in which every flow run must have ended on the dashboard, after the last process did."""
+
+
+class Soak:
+    """One soak.
+
+    Args:
+        folder: of everything.
+        seed: of the faults.
+        images: of the run.
+    """
+
+    def __init__(self, folder: Path, seed: int, images: int) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.chance = random.Random(seed)
+        self.store = folder / "disk" / "store"
+        self.store.mkdir(parents=True)
+        self.full, self.made = folder / "full", folder / "made"
+        changes = {
+            "dataset": {"kind": "builtin:shapes", "count": images, "chunk_size": 20},
+            "compute": {"batch": 8, "workers": 2, "device": "cpu"},
+        }
+        self.spec = toy.write_spec(folder, **changes)
+        self.log: Counter[str] = Counter()
+        self.began = time.monotonic()
+        self.runs: list[subprocess.Popen[bytes]] = []
+        self.workers: list[subprocess.Popen[bytes]] = []
+        self.scheduler = ""
+        self.home = folder / "server"
+        self.port = _free_port()
+        self.chunks = 0
+
+    def run(self, seconds: float) -> list[str]:
+        """Disturb a run for so long, let it finish, and say what is wrong in the end."""
+        self.say("undisturbed run")
+        calm = self.folder / "calm"
+        self._finish([*_command(self.spec, calm)], {**os.environ})
+        expected = everything(calm)
+        self.chunks = len(list(calm.glob("data/*/marks/*.json")))
+        self.say(f"{self.chunks} chunks")
+        with contextlib.ExitStack() as stack:
+            stack.callback(server.stop, self.home)
+            server.start(self.home, self.port, self.say)
+            stack.enter_context(self._cluster())
+            stack.callback(self._end_runs)
+            self._disturb(seconds)
+            self._end_runs()
+            self.full.unlink(missing_ok=True)
+            self.say("no more faults; the run goes on to its end")
+            server.start(self.home, self.port, self.say)
+            self._finish(self._words(), self._environment(0.0))
+            problems = self._compare(expected)
+            checked = subprocess.run(
+                _command(self.spec, self.store, "verify"), cwd=ROOT, capture_output=True, text=True
+            )
+            if checked.returncode:
+                problems.append(f"verify: {checked.stdout}{checked.stderr}")
+            problems += self._unended()
+        return problems
+
+    def table(self) -> str:
+        """Faults, chunks and runs in words."""
+        made = Counter(self.made.read_text().split()) if self.made.is_file() else Counter()
+        again = sum(made.values()) - len(made)
+        lines = [f"{kind:<40} {count}" for kind, count in sorted(self.log.items())]
+        lines += [
+            f"{'chunks of the run':<40} {self.chunks}",
+            f"{'chunks made':<40} {sum(made.values())}",
+            f"{'of these made again':<40} {again}",
+            f"{'seconds':<40} {time.monotonic() - self.began:.0f}",
+        ]
+        return "\n".join(lines)
+
+    def say(self, text: str) -> None:
+        """Tell what happens, with the second it happens at."""
+        print(f"{time.monotonic() - self.began:7.1f} s  {text}", flush=True)
+
+    def _disturb(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        faults = [
+            ("a worker is killed", self._kill_worker, 4),
+            ("the run is killed", self._kill_run, 3),
+            ("the server is killed", self._kill_server, 1),
+            ("the disk is full for 3 s", self._fill_disk, 2),
+            ("a byte of a stored file is flipped", self._corrupt, 4),
+            ("a second run is started", self._start_run, 2),
+        ]
+        names = [one[0] for one in faults for _ in range(one[2])]
+        actions = {one[0]: one[1] for one in faults}
+        while time.monotonic() < until:
+            self._keep_running()
+            self._let_work(self.chance.randrange(2, 20))
+            name = self.chance.choice(names)
+            if actions[name]():
+                self.say(name)
+                self.log[name] += 1
+
+    def _let_work(self, chunks: int) -> None:
+        """Wait until so many more chunks are made, or for so long that something may be wrong."""
+        before, until = self._count(), time.monotonic() + 45
+        while self._count() < before + chunks and time.monotonic() < until:
+            if all(run.poll() is not None for run in self.runs):
+                return
+            time.sleep(0.2)
+
+    def _count(self) -> int:
+        return self.made.read_text().count("\n") if self.made.is_file() else 0
+
+    def _keep_running(self) -> None:
+        for run in [one for one in self.runs if one.poll() is not None]:
+            self.runs.remove(run)
+            self.say(f"a run ended with exit code {run.returncode}")
+            self.log[f"runs that ended with exit code {run.returncode}"] += 1
+        if not self.runs:
+            self._start_run()
+        for place, worker in enumerate(self.workers):
+            if worker.poll() is not None:
+                self.workers[place] = self._start_worker()
+
+    def _start_run(self) -> bool:
+        if len(self.runs) >= 2:
+            return False
+        errors = (self.folder / "runs.log").open("ab")
+        self.runs.append(
+            subprocess.Popen(
+                self._words(),
+                cwd=ROOT,
+                env=self._environment(SHARE),
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+            )
+        )
+        errors.close()
+        return True
+
+    def _kill_run(self) -> bool:
+        run = self.chance.choice(self.runs) if self.runs else None
+        if run is None:
+            return False
+        run.kill()
+        run.wait()
+        return True
+
+    def _kill_worker(self) -> bool:
+        worker = self.chance.choice(self.workers)
+        worker.kill()
+        worker.wait()
+        return True
+
+    def _kill_server(self) -> bool:
+        found = noted(server.place_of(self.home).server)
+        if found is None:
+            return False
+        os.kill(found.pid, 9)
+        time.sleep(self.chance.uniform(0, 5))
+        server.start(self.home, self.port, lambda text: None)
+        return True
+
+    def _fill_disk(self) -> bool:
+        self.full.touch()
+        time.sleep(3)
+        self.full.unlink()
+        return True
+
+    def _corrupt(self) -> bool:
+        files = [path for path in self.store.glob("data/**/*") if path.is_file()]
+        if not files:
+            return False
+        path = self.chance.choice(sorted(files))
+        with contextlib.suppress(FileNotFoundError):
+            data = bytearray(path.read_bytes())
+            if data:
+                data[self.chance.randrange(len(data))] ^= 1 << self.chance.randrange(8)
+                path.write_bytes(data)
+        return True
+
+    def _words(self) -> list[str]:
+        words = _command(self.spec, self.store)[3:]
+        runner = ["--runner", f"dask:{self.scheduler}"]
+        return [sys.executable, "-m", "tests.soak.faults", *words, *runner]
+
+    def _environment(self, rate: float) -> dict[str, str]:
+        return {
+            **server.environment(server.place_of(self.home), self.port),
+            "PREFECT_LOGGING_LEVEL": "CRITICAL",
+            RATE: str(rate),
+            STORE: str(self.store),
+            FULL: str(self.full),
+            MADE: str(self.made),
+        }
+
+    def _finish(self, words: list[str], environment: dict[str, str]) -> None:
+        """Run to the end; whoever makes no chunk for long is stuck."""
+        with (self.folder / "runs.log").open("ab") as errors:
+            run = subprocess.Popen(
+                words, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=errors
+            )
+        last, since = -1, time.monotonic()
+        while run.poll() is None:
+            done = sum(1 for _ in self.folder.glob("*/**/marks/*.json"))
+            if done != last:
+                last, since = done, time.monotonic()
+            if time.monotonic() - since > STUCK:
+                run.kill()
+                raise RuntimeError(f"no chunk in {STUCK:.0f} s: see {self.folder / 'runs.log'}")
+            time.sleep(0.5)
+        if run.returncode:
+            raise RuntimeError(
+                f"exit code {run.returncode}: {(self.folder / 'runs.log').read_text()[-2000:]}"
+            )
+
+    def _compare(self, expected: dict[str, bytes]) -> list[str]:
+        found = everything(self.store)
+        problems = [f"missing: {name}" for name in expected.keys() - found.keys()]
+        problems += [
+            f"differs: {name}"
+            for name in expected.keys() & found.keys()
+            if found[name] != expected[name] and name not in {f"toy/{one}" for one in TIMED}
+        ]
+        return problems + [f"left over: {name}" for name in found.keys() - expected.keys()]
+
+    def _unended(self) -> list[str]:
+        """Flow runs that are neither finished nor known to be dead, after some time."""
+        self.say("waiting until every flow run has ended on the dashboard")
+        words: list[str] = []
+        until = time.monotonic() + SETTLED
+        while time.monotonic() < until:
+            states = self._states()
+            words = [f"flow run {n} is {s}" for n, s in states if s in ("RUNNING", "PENDING")]
+            if not words:
+                counted = Counter(state for _, state in states)
+                self.log.update({f"flow runs {k.lower()}": v for k, v in counted.items()})
+                return []
+            time.sleep(5)
+        return words
+
+    def _states(self) -> list[tuple[str, str]]:
+        code = (
+            "from prefect import get_client\n"
+            "with get_client(sync_client=True) as client:\n"
+            "    for run in client.read_flow_runs(limit=200):\n"
+            "        print(run.name.replace(' ', '_'), run.state_type.value)\n"
+        )
+        told = subprocess.run(
+            [sys.executable, "-c", code],
+            env=self._environment(0.0),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return [(one[0], one[1]) for line in told.stdout.splitlines() if (one := line.split())]
+
+    @contextlib.contextmanager
+    def _cluster(self) -> Iterator[None]:
+        options = ["--host", "127.0.0.1", "--no-dashboard", "--port", "0"]
+        scheduler = subprocess.Popen(
+            [sys.executable, "-m", "dask", "scheduler", *options],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            self.scheduler = scheduler_address(scheduler)
+            self.workers = [self._start_worker() for _ in range(2)]
+            yield
+        finally:
+            for process in (*self.workers, scheduler):
+                process.kill()
+                process.wait()
+            if scheduler.stderr is not None:
+                scheduler.stderr.close()
+
+    def _start_worker(self) -> subprocess.Popen[bytes]:
+        options: list[Any] = ["--nthreads", "1", "--no-nanny", "--preload", "tests.soak.faults"]
+        return subprocess.Popen(
+            [sys.executable, "-m", "dask", "worker", self.scheduler, *options],
+            cwd=ROOT,
+            env={**self._environment(SHARE), "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "10s"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def _end_runs(self) -> None:
+        for run in self.runs:
+            run.kill()
+            run.wait()
+        self.runs.clear()
+
+
+def scheduler_address(scheduler: subprocess.Popen[str]) -> str:
+    """Where a Dask scheduler that was just started listens."""
+    if scheduler.stderr is None:
+        raise ValueError("scheduler: expected its standard error to be piped")
+    for line in scheduler.stderr:
+        if found := re.search(r"Scheduler at:\s+(tcp://\S+)", line):
+            return found.group(1)
+    raise RuntimeError("scheduler: expected an address, got none")
+
+
+def _command(spec: Path, store: Path, command: str = "run") -> list[str]:
+    return [sys.executable, "-m", "flows.cli", command, str(spec), "--store", str(store)]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
