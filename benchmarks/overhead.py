@@ -56,10 +56,8 @@ def alone(spec: Path, store: Path) -> tuple[float, float, int]:
     return time.perf_counter() - begun, time.process_time() - used, state.total
 
 
-def with_runner(spec: Path, store: Path, runner: str) -> tuple[float, float, float]:
-    """Seconds from the first chunk's start to the last mark; CPU seconds of all; all seconds."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    begun = time.perf_counter()
+def command(spec: Path, store: Path, runner: str) -> None:
+    """Run a specification in a process of its own, with a Prefect home beside the store."""
     words = ["run", str(spec), "--store", str(store), "--runner", runner]
     subprocess.run(
         [sys.executable, "-m", "flows.cli", *words],
@@ -69,6 +67,13 @@ def with_runner(spec: Path, store: Path, runner: str) -> tuple[float, float, flo
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+
+
+def with_runner(spec: Path, store: Path, runner: str) -> tuple[float, float, float]:
+    """Seconds from the first chunk's start to the last mark; CPU seconds of all; all seconds."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    begun = time.perf_counter()
+    command(spec, store, runner)
     whole = time.perf_counter() - begun
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import sqlite3
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
-from benchmarks.overhead import CHUNK, specification, with_runner
+from benchmarks.overhead import CHUNK, command, specification, with_runner
 
 SIZES = (1_000, 10_000, 100_000)
 TABLES = ("flow_run", "task_run", "task_run_state", "events", "event_resources", "artifact", "log")
@@ -49,15 +51,24 @@ def run(images: int) -> dict[str, Any]:
             files, stored = size_of(folder / "store")
             database = folder / "home" / "prefect.db"
             told = rows(database)
+            peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+            begun = time.perf_counter()
+            command(spec, folder / "store", "threads")
+            again = time.perf_counter() - begun
             figures[f"{size:,} images"] = (
                 f"{chunks} chunks: {whole:.0f} s, {spent:.0f} s of it chunks, CPU {cpu:.0f} s; "
+                f"{again:.1f} s to find all of it done; at most {peak >> 20} MiB of memory; "
                 f"{files} files, {stored:,} bytes; Prefect {database.stat().st_size:,} bytes, "
                 + ", ".join(f"{count} {table}" for table, count in told.items())
             )
-            seen.append((chunks, whole, cpu, files, database.stat().st_size, sum(told.values())))
+            size_told = database.stat().st_size
+            seen.append((chunks, whole, cpu, again, peak, files, size_told, sum(told.values())))
     if len(seen) > 1:
         columns = np.array(seen).T
-        names = ("seconds", "CPU seconds", "files", "bytes of Prefect's database", "rows in it")
+        names = (
+            *("seconds", "CPU seconds", "seconds to find all of it done", "peak memory, bytes"),
+            *("files", "bytes of Prefect's database", "rows in it"),
+        )
         for name, column in zip(names, columns[1:], strict=True):
             slope, start = np.polyfit(columns[0], column, 1)
             figures[f"{name}, line"] = f"{start:.4g} + {slope:.4g} a chunk"
