@@ -13,12 +13,14 @@ from flows.command import (
     Exit,
     JsonOption,
     LimitOption,
+    RunnerOption,
     SetOption,
     SpecArgument,
     StoreOption,
     WaitOption,
     guarded,
     print_json,
+    runner_change,
 )
 from flows.compare_commands import compare
 from flows.defense_commands import score_defense
@@ -50,24 +52,26 @@ def run(
     limit: LimitOption = None,
     assignments: SetOption = None,
     wait: WaitOption = True,
+    runner: RunnerOption = None,
     log: LogOption = None,
     metrics_port: MetricsPortOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Attack, detect, purify and score; what is already done is not done again."""
+    changes = [*(assignments or []), *runner_change(runner)]
 
     def action() -> None:
         from flows import embedded, engine
 
         engine.settle()
-        embedded.launch_for(spec, store, assignments or [])
+        embedded.launch_for(spec, store, changes)
         from flows.evaluate import run as evaluate_run
         from flows.requirements import print_requirements, raise_unmet, requirements
 
         outcome = evaluate_run(
             str(spec),
             store,
-            assignments or [],
+            changes,
             limit,
             wait=wait,
             on_wait=lambda: print("waiting for another run on this store", file=sys.stderr),

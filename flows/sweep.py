@@ -16,8 +16,8 @@ from flows.evaluate import Prepared, make_chunks, prepare_root
 from flows.names import run_name, tag_run
 from flows.parameters import Count
 from flows.progress import Progress
-from flows.sweep_page import render
 from flows.runners import Runner, task_runner, worker_count
+from flows.sweep_page import render
 from flows.sweep_progress import SweepProgress
 from storage.files import exclusive
 from tasks.survey import Survey

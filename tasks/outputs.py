@@ -17,8 +17,8 @@ from tasks.columns import Columns
 from tasks.defence_verdicts import defences_of
 from tasks.fitting import artefact
 from tasks.further_figures import further_sections
-from tasks.leaderboard import standings
 from tasks.history import finished_summary
+from tasks.leaderboard import standings
 from tasks.perturbation_files import save_perturbation
 from tasks.requirement_results import requirement_results
 from tasks.summary import Row, Summary
