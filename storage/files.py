@@ -32,6 +32,8 @@ from storage.objects import SCHEMES, ObjectPath, object_root
 
 PASSING = (errno.EIO, errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.EBUSY)
 """Errors of a file system that may pass, such as those of a network share."""
+PAUSES = (0.05, 0.2, 0.7)
+"""Seconds before what failed so is tried again."""
 Place = Path | ObjectPath
 """A file or folder of a store."""
 
@@ -85,24 +87,30 @@ def temporary_name(path: Path) -> Path:
 def write_atomic(path: Place, data: bytes) -> None:
     """Write ``data`` so that ``path`` holds either what it held before or all of it.
 
+    An error that may pass is waited for, three times within a second.
+
     Raises:
         StoreError: where the disk is full or the folder cannot be written.
     """
     if isinstance(path, ObjectPath):
         path.write_bytes(data)
         return
-    temporary = temporary_name(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise as_store_error(error, path) from error
+    for pause in (*PAUSES, None):
+        temporary = temporary_name(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+            return
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            if pause is None or error.errno not in PASSING:
+                raise as_store_error(error, path) from error
+            time.sleep(pause)
 
 
 def read_patiently(path: Place) -> bytes:
@@ -112,7 +120,7 @@ def read_patiently(path: Place) -> bytes:
         FileNotFoundError: where it is not there.
         OSError: where the error stays.
     """
-    for pause in (0.05, 0.2, 0.7):
+    for pause in PAUSES:
         try:
             return path.read_bytes()
         except OSError as error:

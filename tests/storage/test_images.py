@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +149,30 @@ def test_a_read_that_fails_in_passing_is_tried_again(
     assert len(errors) == 5
     with pytest.raises(FileNotFoundError):
         read_patiently(tmp_path / "nothing")
+
+
+def test_a_write_that_fails_in_passing_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = [errno.EIO, errno.EIO]
+    original = os.fsync
+
+    def faulty(file: int) -> None:
+        if errors:
+            raise OSError(errors.pop(), "in passing")
+        original(file)
+
+    monkeypatch.setattr(os, "fsync", faulty)
+    write_atomic(tmp_path / "file", b"content")
+    assert (tmp_path / "file").read_bytes() == b"content"
+    errors += [errno.EIO] * 9
+    with pytest.raises(StoreFault, match="in passing"):
+        write_atomic(tmp_path / "file", b"other")
+    errors[:] = [errno.ENOSPC]
+    with pytest.raises(StoreError, match="the disk is full"):
+        write_atomic(tmp_path / "file", b"other")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"content"
 
 
 def test_errors_of_writing_tell_what_may_pass(tmp_path: Path) -> None:
