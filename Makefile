@@ -6,11 +6,13 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 STORE ?= demo-store
 export PIP_CONSTRAINT =
 
-.PHONY: demo test test-slow check format bench clean
+.PHONY: demo up down test test-slow check format bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       run attack, detector and purifiers on a built-in data set, with a kill and a resume"
+	@echo "make up         start a Prefect server and a worker here, and deploy everything (PORT=4300 for another port)"
+	@echo "make down       stop both"
 	@echo "make test       run the tests"
 	@echo "make test-slow  run the slow and real-data tests"
 	@echo "make check      lint, types and the import contract"
@@ -34,6 +36,12 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 demo: $(VENV)/.run
 	@$(BIN)/python examples/demo.py --store $(STORE)
+
+up: $(VENV)/.run
+	@$(BIN)/image-defender up $(if $(PORT),--port $(PORT))
+
+down: $(VENV)/.run
+	@$(BIN)/image-defender down
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 -q

@@ -50,8 +50,9 @@ class ProgressArtifact:
     def __init__(self, name: str, state: Survey | None = None, every: float = 10.0) -> None:
         self.every = every
         key = artifact_key(name)
+        share = 0.0 if state is None else 100.0 * len(state.done) / max(1, state.total)
         made = create_progress_artifact(
-            progress=0.0, key=f"{key}-progress", description=f"Chunks of {name}"
+            progress=share, key=f"{key}-progress", description=f"Chunks of {name}"
         )
         self._id = cast(UUID, made)
         self._state = state
@@ -107,8 +108,7 @@ def publish(summary: dict[str, Any], folder: Place, state: Survey | None = None)
     name, key = summary["name"], artifact_key(summary["name"])
     images = summary["dataset"]["images"]
     for part, lines in score_tables(summary["rows"]):
-        words = f"{part.capitalize()} of {name} over {images} images"
-        publish_table(f"{key}-{artifact_key(part)}", lines, words)
+        publish_table(f"{key}-{artifact_key(part)}", lines, f"{name}: {part}, {images} images")
     publish_page(name, folder / "report.html")
     if state is None:
         return

@@ -25,6 +25,7 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
+from flows import parameters
 from flows.processes import marked
 from storage.files import write_atomic
 
@@ -180,6 +181,8 @@ def _deployed() -> set[str]:
 def _digest(path: Path) -> str:
     """Digest of what deployments are made from: the file, its folder, and the flows' parameters."""
     digest = hashlib.sha256(f"{path.resolve()}\n".encode())
-    for source in [path, *sorted(Path(__file__).parent.glob("*.py"))]:
+    listed = yaml.safe_load(path.read_text())["deployments"]
+    flows = {path.parent / str(one["entrypoint"]).partition(":")[0] for one in listed}
+    for source in [path, Path(parameters.__file__), *sorted(flows)]:
         digest.update(source.read_bytes())
     return digest.hexdigest()
