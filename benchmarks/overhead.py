@@ -34,7 +34,8 @@ def specification(images: int, chunk: int, kind: str) -> dict[str, Any]:
     """A purifier that changes nothing, and the largest change it makes."""
     dataset: dict[str, Any] = {"kind": "builtin:shapes", "count": images}
     if kind == "cifar10":
-        dataset = {"kind": "cifar10", "path": "cifar10", "split": "train", "limit": images}
+        # both splits: 60,000 images
+        dataset = {"kind": "parquet", "path": "cifar10", "limit": images}
     return {
         "name": "overhead",
         "dataset": {**dataset, "chunk_size": chunk},
