@@ -6,7 +6,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 STORE ?= demo-store
 export PIP_CONSTRAINT =
 
-.PHONY: demo up down test test-slow check format bench clean
+.PHONY: demo up down test test-slow soak check format bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make down       stop both"
 	@echo "make test       run the tests"
 	@echo "make test-slow  run the slow and real-data tests"
+	@echo "make soak       ten minutes of kills, corruption and faults, compared with an undisturbed run"
 	@echo "make check      lint, types and the import contract"
 	@echo "make bench      measure speed, paired with the bare loop and with another library"
 
@@ -48,6 +49,9 @@ test: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -m slow --timeout 1800
+
+soak: $(VENV)/.dev
+	$(BIN)/python -m tests.soak --seconds 420 --images 1200
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
