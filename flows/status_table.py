@@ -13,6 +13,7 @@ from rich.text import Text
 
 from flows.progress import in_words
 from flows.terminal import wide_console
+from tasks.sizes import size_in_words
 
 
 def print_status(state: dict[str, Any]) -> None:
@@ -77,16 +78,6 @@ def holder_line(state: dict[str, Any]) -> str:
     if not {"host", "pid", "since"} <= holder.keys():
         return "a run holds the store"
     return f"process {holder['pid']} on {holder['host']} holds the store since {holder['since']}"
-
-
-def size_in_words(count: int) -> str:
-    """Bytes as a person would say them."""
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
 
 
 def by_kind(stages: list[dict[str, Any]]) -> list[dict[str, Any]]:

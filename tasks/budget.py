@@ -11,6 +11,7 @@ import torch
 from storage.files import free_bytes
 from tasks.devices import default_workers
 from tasks.errors import BudgetError
+from tasks.sizes import size_in_words
 from tasks.survey import Survey
 from tasks.workbench import Workbench
 
@@ -125,23 +126,14 @@ def check_budget(bench: Workbench, state: Survey) -> Projection:
     allowed = bench.spec.compute.memory or available_memory()
     if needed.memory > allowed:
         raise BudgetError(
-            f"memory: the {needed.worst} stage would need about {_size(needed.memory)}, "
-            f"{_size(allowed)} are allowed; lower compute.batch, compute.workers or "
+            f"memory: the {needed.worst} stage would need about {size_in_words(needed.memory)}, "
+            f"{size_in_words(allowed)} are allowed; lower compute.batch, compute.workers or "
             "dataset.chunk_size"
         )
     free = free_bytes(bench.store.root)
     if free is not None and needed.disk > free:
         raise BudgetError(
-            f"disk: the run would write about {_size(needed.disk)}, "
-            f"{_size(free)} are free at {bench.store.root}"
+            f"disk: the run would write about {size_in_words(needed.disk)}, "
+            f"{size_in_words(free)} are free at {bench.store.root}"
         )
     return needed
-
-
-def _size(number: int) -> str:
-    value = float(number)
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"

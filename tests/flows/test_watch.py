@@ -22,6 +22,7 @@ from storage.files import exclusive
 from storage.ledger import Ledger, Mark
 from tasks.nodes import Node
 from tasks.outputs import write_outputs
+from tasks.sizes import size_in_words
 from tasks.workbench import Workbench
 from tests import toy
 
@@ -282,7 +283,7 @@ def test_a_table_fits_the_screen(bench: Workbench, monkeypatch: pytest.MonkeyPat
     [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (2_340_000_000_000, "2.3 TB")],
 )
 def test_sizes_in_words(count: int, words: str) -> None:
-    assert status_table.size_in_words(count) == words
+    assert size_in_words(count) == words
 
 
 @pytest.mark.slow
