@@ -57,12 +57,22 @@ def fresh_url(kind: str) -> str:
     return f"memory://{name}" if kind == "memory" else f"s3://bucket/{name}"
 
 
+def _usable(kind: str) -> Iterator[str]:
+    if kind == "memory":
+        pytest.importorskip("obstore", reason="cloud stores need obstore")
+        yield kind
+        return
+    with s3_server():
+        yield kind
+
+
 @pytest.fixture(scope="module", params=KINDS)
 def cloud(request: pytest.FixtureRequest) -> Iterator[str]:
     """The kind of a cloud store that can be used now."""
-    if request.param == "memory":
-        pytest.importorskip("obstore", reason="cloud stores need obstore")
-        yield "memory"
-        return
-    with s3_server():
-        yield "s3"
+    yield from _usable(request.param)
+
+
+@pytest.fixture(scope="module", params=["memory", pytest.param("s3", marks=pytest.mark.slow)])
+def run_cloud(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The same for whole runs, which are slow on S3."""
+    yield from _usable(request.param)

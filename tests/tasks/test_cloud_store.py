@@ -14,9 +14,10 @@ from tasks.spec_files import parse_spec
 from tasks.survey import Survey, survey
 from tasks.workbench import Workbench
 from tests import toy
-from tests.cloud import TIMED, cloud, everything, fresh_url
+from tests.cloud import TIMED, everything, fresh_url, run_cloud
 
-__all__ = ["cloud"]
+__all__ = ["run_cloud"]
+
 
 def run(folder: Path, store: str) -> Survey:
     state, made = toy.run(Workbench(parse_spec(toy.content()), folder, store))
@@ -33,9 +34,9 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 def test_the_bytes_are_those_of_a_folder(
-    cloud: str, local: dict[str, bytes], tmp_path: Path
+    run_cloud: str, local: dict[str, bytes], tmp_path: Path
 ) -> None:
-    url = fresh_url(cloud)
+    url = fresh_url(run_cloud)
     state = run(tmp_path, url)
     stored = everything(store_root(url))
     assert stored.keys() == local.keys()
@@ -45,8 +46,8 @@ def test_the_bytes_are_those_of_a_folder(
     assert not list(output_findings(state.bench.store.run("toy")))
 
 
-def test_what_is_damaged_is_made_again(cloud: str, tmp_path: Path) -> None:
-    url = fresh_url(cloud)
+def test_what_is_damaged_is_made_again(run_cloud: str, tmp_path: Path) -> None:
+    url = fresh_url(run_cloud)
     run(tmp_path, url)
     root = store_root(url)
     assert isinstance(root, ObjectPath)
