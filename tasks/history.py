@@ -89,7 +89,7 @@ def keep(folder: Place, summary: dict[str, Any]) -> None:
         "dataset": dataset,
         **{name: summary[name] for name in KEPT if name in summary},
     }
-    stamp = f"{now:%Y-%m-%dT%H%M%S}.{now.microsecond // 1000:03d}Z"
+    stamp = f"{now:%Y-%m-%dT%H%M%S.%f}Z"
     content = json.dumps({**entry, "check": digest_of(entry)}, indent=1, allow_nan=False)
     write_atomic(folder / FOLDER / f"{stamp}-{digest[:8]}.json", content.encode())
     for old in listed[: max(0, len(listed) + 1 - MOST)]:

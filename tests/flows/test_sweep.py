@@ -238,7 +238,7 @@ def test_what_cannot_be_swept_is_one_line_and_leaves_nothing(
         patched.setitem(sys.modules, "optuna", None)
         one_line(invoke(*words(spec, store)), Exit.INPUT, "image-defender[sweep]")
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr("tasks.sweeping.shutil.disk_usage", lambda path: usage(1, 1, 70_000))
+    monkeypatch.setattr("storage.files.shutil.disk_usage", lambda path: usage(1, 1, 70_000))
     result = invoke(*words(spec, store, "--trials", 400))
     one_line(result, Exit.BUDGET, "disk:")
     assert not list(store.glob("data/*/marks/*"))
