@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.evaluate import prepare, run
+from storage.files import store_root
 from tasks.defence_scores import consistency, failures, result, spent, started
 from tasks.defences import DefenceFile
 from tasks.errors import SpecError
@@ -70,7 +71,7 @@ def score_defense(
     defence = DefenceFile(
         str(file.resolve()), wanted.time_limit, wanted.memory_limit, wanted.parameter_limit
     )
-    known = started(defence, Path(store).resolve())
+    known = started(defence, store_root(store))
     spec = str(wanted.spec) if wanted.spec is not None else str(_shipped())
     assignments = changes(file, wanted)
     outcome = run(spec, store, assignments, limit, wait=wait, on_wait=on_wait)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from storage.files import Place
 from storage.images import read_images
 from storage.scores import read_rows
 from tasks.defences import DefenceFile, hidden_from
@@ -116,14 +116,18 @@ def consistency(state: Survey, defence: DefenceFile) -> list[str]:
         return check_consistency(box, batch, batch=BATCH)
 
 
-def started(defence: DefenceFile, hidden: Path) -> dict[str, Any]:
+def started(defence: DefenceFile, store: Place) -> dict[str, Any]:
     """Start a defence once, and say what it holds and how it is locked up.
+
+    Args:
+        defence: the user's file.
+        store: what it must not see.
 
     Raises:
         DefenseError: where the file cannot be loaded or holds more than is allowed.
         SandboxError: on a system on which no process can be locked up.
     """
-    with defence.sandbox([hidden]) as box:
+    with defence.sandbox(hidden_from(store)) as box:
         ready = box.start()
     return {
         "file": str(defence.file.name),

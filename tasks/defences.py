@@ -42,7 +42,7 @@ WEIGHTS = frozenset(
 
 def hidden_from(root: Place) -> list[Path]:
     """The folders of a store, which a defence must not see; one in a cloud it cannot reach."""
-    return [root] if isinstance(root, Path) else []
+    return [root.resolve()] if isinstance(root, Path) else []
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ def bench_of(request: PurifyRequest, store: str) -> Workbench:
 
 def _keep_apart(request: PurifyRequest, bench: Workbench) -> None:
     """Refuse folders in which sources, results and the store would come into each other's way."""
-    out, store = request.folder, local_root(bench.store.root).resolve()
+    out, store = request.folder, local_root(bench.store.root, "purify").resolve()
     stated = bench.spec.dataset.options.get("path")
     source = None if stated is None else Path(str(stated)).resolve()
     if out.exists() and not out.is_dir():
