@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
@@ -125,9 +125,9 @@ def contours(mask: NDArray[np.bool_]) -> int:
     if not len(rows):
         return 0
     inside = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    regions = ndimage.label(inside, structure=np.ones((3, 3)))[1]
+    regions = scipy.ndimage.label(inside, structure=np.ones((3, 3)))[1]
     # holes are 4-connected; the rim joins all background that is not one
-    background = ndimage.label(np.pad(~inside, 1, constant_values=True))[1]
+    background = scipy.ndimage.label(np.pad(~inside, 1, constant_values=True))[1]
     return int(regions + background - 1)
 
 

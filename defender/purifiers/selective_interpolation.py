@@ -8,9 +8,9 @@ from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
 from defender.purifiers.selective import Selective
@@ -118,9 +118,11 @@ class SelectiveInterpolation(Selective):
                 (back,) = torch.autograd.grad(small, image, small.detach())
             return back.numpy().reshape(-1)
 
-        operator = LinearOperator((size, size), matvec=gram, dtype=np.float64)
+        operator = scipy.sparse.linalg.LinearOperator((size, size), matvec=gram, dtype=np.float64)
         start = np.random.default_rng(0).random(size)
-        (square,) = eigsh(operator, k=1, v0=start, tol=1e-3, return_eigenvectors=False)
+        (square,) = scipy.sparse.linalg.eigsh(
+            operator, k=1, v0=start, tol=1e-3, return_eigenvectors=False
+        )
         return 10 * math.log10(size / math.prod(scaler.target) * square)
 
 

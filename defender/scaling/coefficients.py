@@ -13,9 +13,8 @@ from functools import lru_cache
 from itertools import accumulate, repeat
 from typing import Any
 
+import scipy
 import torch
-from scipy.linalg import eigvals_banded
-from scipy.sparse import csr_array
 from torch import Tensor
 
 Kernel = Callable[[Tensor], Tensor]
@@ -49,7 +48,7 @@ class Taps:
         n, k = self.index.shape
         rows = torch.arange(n).repeat_interleave(k)
         entries = (self.weight.flatten().numpy(), (rows.numpy(), self.index.flatten().numpy()))
-        matrix = csr_array(entries, shape=(n, self.size))
+        matrix = scipy.sparse.csr_array(entries, shape=(n, self.size))
         matrix.sum_duplicates()
         matrix.eliminate_zeros()
         return matrix
@@ -63,7 +62,9 @@ class Taps:
         side = gram.shape[0]
         band = torch.zeros(int((row - column).max()) + 1, side, dtype=torch.float64).numpy()
         band[row - column, column] = gram.data[lower]
-        largest = eigvals_banded(band, lower=True, select="i", select_range=(side - 1, side - 1))
+        largest = scipy.linalg.eigvals_banded(
+            band, lower=True, select="i", select_range=(side - 1, side - 1)
+        )
         return math.sqrt(float(largest[0]))
 
 

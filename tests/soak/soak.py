@@ -69,15 +69,16 @@ class Soak:
         self.chunks = len(list(calm.glob("data/*/marks/*.json")))
         self.say(f"{self.chunks} chunks")
         with contextlib.ExitStack() as stack:
-            stack.callback(server.stop, self.home)
-            server.start(self.home, self.port, self.say)
+            stack.callback(self._server, "down")
+            self.say("starting the server")
+            self._server("up")
             stack.enter_context(self._cluster())
             stack.callback(self._end_runs)
             self._disturb(seconds)
             self._end_runs()
             self.full.unlink(missing_ok=True)
             self.say("no more faults; the run goes on to its end")
-            server.start(self.home, self.port, self.say)
+            self._server("up")
             self._finish(self._words(), self._environment(0.0))
             problems = self._compare(expected)
             checked = subprocess.run(
@@ -183,8 +184,22 @@ class Soak:
             return False
         os.kill(found.pid, 9)
         time.sleep(self.chance.uniform(0, 5))
-        server.start(self.home, self.port, lambda text: None)
+        self._server("up")
         return True
+
+    def _server(self, command: str) -> None:
+        """Start or stop the server as a user does, in a process that knows of no other server."""
+        port = ["--port", str(self.port)] if command == "up" else []
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.cli", command, "--home", str(self.home), *port],
+            cwd=ROOT,
+            env={**kept, "PREFECT_HOME": str(self.folder / "client")},
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{command}: {done.stdout}{done.stderr}")
 
     def _fill_disk(self) -> bool:
         self.full.touch()
