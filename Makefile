@@ -48,7 +48,7 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 -q
 
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -m slow --timeout 1800
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m slow --timeout 1800
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.soak --seconds 420 --images 1200
