@@ -15,7 +15,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from urllib.error import URLError
 
@@ -126,8 +127,11 @@ def _has_outputs(spec: Path, store: str, assignments: Sequence[str]) -> bool:
         return False
 
 
-def start() -> None:
+def start(meanwhile: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
     """Have the server up where no other is configured; call it from the main thread.
+
+    Args:
+        meanwhile: what is entered while it is waited for.
 
     Raises:
         RuntimeError: where it does not come up in time.
@@ -141,7 +145,8 @@ def start() -> None:
     if settings.api.url not in (None, *used) or not settings.server.ephemeral.enabled:
         _stop()
         return
-    server = _await(time.monotonic() + settings.server.ephemeral.startup_timeout_seconds)
+    with meanwhile():
+        server = _await(time.monotonic() + settings.server.ephemeral.startup_timeout_seconds)
     server.used = True
     _tell_prefect(server.url)
 

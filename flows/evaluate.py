@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -10,6 +11,7 @@ from typing import Any, cast
 from prefect import flow
 
 from flows import embedded, gates
+from flows.ahead import Early, decoding
 from flows.artifacts import ProgressArtifact, publish
 from flows.names import run_name, tag_run
 from flows.parameters import Count
@@ -22,7 +24,7 @@ from tasks.budget import check_budget
 from tasks.errors import RequirementError
 from tasks.listening import listening
 from tasks.outputs import finished, write_outputs
-from tasks.prefect_task import call_of
+from tasks.prefect_task import call_of, receipt_of
 from tasks.spec_files import load_spec
 from tasks.survey import Survey, Work, survey
 from tasks.workbench import Workbench, workbench
@@ -52,6 +54,23 @@ class Prepared:
     store: str
     bench: Workbench
     state: Survey
+    early: Early = field(default_factory=list)
+    """Chunks that were made while the embedded server came up."""
+
+    @property
+    def order(self) -> list[int]:
+        """Numbers of the chunks in the order in which they are begun."""
+        return chunk_order(self.state.chunks, self.bench.spec.compute.order, self.bench.spec.seed)
+
+    def start(self) -> None:
+        """Have the embedded server up, where it is needed; images are decoded meanwhile."""
+
+        @contextmanager
+        def meanwhile() -> Iterator[None]:
+            with decoding(self.state, self.order) as self.early:
+                yield
+
+        embedded.start(meanwhile)
 
 
 _prepared: dict[tuple[str, str, tuple[str, ...], int | None], Prepared] = {}
@@ -107,11 +126,12 @@ def run(
         ready = prepare(spec, store, assignments, limit)
         folder = ready.bench.store.run(ready.bench.spec.name)
         if finished(ready.state):
-            return Outcome(folder, 0, ready.state.total, {}, None, gates.unmet(folder))
+            missed = gates.unmet(folder, gates.stored_summary(folder))
+            return Outcome(folder, 0, ready.state.total, {}, None, missed)
         check_budget(ready.bench, ready.state)
         key = (spec, store, tuple(assignments), limit)
         _prepared[key] = ready
-        embedded.start()
+        ready.start()
         try:
             return evaluate(spec, store, list(assignments), limit)
         except RequirementError as error:
@@ -156,9 +176,10 @@ def evaluate(
 
 def _evaluate(ready: Prepared) -> Outcome:
     outcome = compute(ready, lambda state: write_outputs(state, render))
-    publish(outcome.summary or {}, outcome.folder, ready.state)
-    gates.publish(outcome.summary or {})
-    missed = gates.unmet(outcome.folder)
+    summary = outcome.summary or {}
+    publish(summary, outcome.folder, ready.state)
+    gates.publish(summary)
+    missed = gates.unmet(outcome.folder, summary)
     if missed:
         raise RequirementError("; ".join(missed), replace(outcome, missed=missed))
     return outcome
@@ -184,12 +205,15 @@ def compute(ready: Prepared, write: Callable[[Survey], dict[str, Any]]) -> Outco
             progress.finished(work, receipt)
             dashboard.update(len(state.done), state.total)
 
-        tasks = make_chunks(ready, runner, finished_one)
+        for work, mark in ready.early:
+            state.record(work, mark)
+            finished_one(work, receipt_of(mark))
+        tasks = len(ready.early) + make_chunks(ready, runner, finished_one)
         progress.say("writing summary and report")
         summary = write(state)
     folder = bench.store.run(bench.spec.name)
     stages = progress.figures.plain()
-    return Outcome(folder, tasks, state.total, progress.seconds, summary, stages=stages)
+    return Outcome(folder, tasks, state.total, progress.figures.seconds(), summary, stages=stages)
 
 
 def make_chunks(
@@ -208,12 +232,10 @@ def make_chunks(
         How many chunk tasks ran.
     """
     bench, state = ready.bench, ready.state
-    compute = bench.spec.compute
     task = chunk_task(bench)
-    order = chunk_order(state.chunks, compute.order, bench.spec.seed)
 
     def submit(work: Work) -> Any:
         call = call_of(work, ready.spec, ready.folder, ready.store)
         return runner.submit(task, {"call": call})
 
-    return drive(state, order, submit, window=2 * worker_count(bench), finished=finished_one)
+    return drive(state, ready.order, submit, window=2 * worker_count(bench), finished=finished_one)

@@ -28,16 +28,16 @@ def stored_summary(folder: Place) -> dict[str, Any]:
     return dict(json.loads((folder / "summary.json").read_bytes()))
 
 
-def unmet(folder: Place) -> tuple[str, ...]:
+def unmet(folder: Place, summary: dict[str, Any]) -> tuple[str, ...]:
     """Requirements that a finished run does not meet; whoever is to be told is told of them.
 
     Args:
         folder: of the run, its outputs written.
+        summary: one of them.
 
     Returns:
         A line each, with value, limit, and the last run's value; none where all are met.
     """
-    summary = stored_summary(folder)
     lines = missed(summary.get("requirements", []))
     if lines:
         problem = notify(message(summary, folder, lines))

@@ -11,7 +11,7 @@ from rich import progress as bars
 from rich.console import Console
 
 from flows.metrics import serving_as_told
-from flows.telemetry import RunFigures
+from flows.telemetry import RunFigures, left_seconds
 from tasks.nodes import RULES
 from tasks.survey import Survey, Work
 
@@ -59,10 +59,8 @@ class Progress(OnTerminal):
         self.state = state
         self.workers = workers
         self.every = every
-        self.seconds: dict[str, float] = {}
         self.figures = RunFigures(state, workers)
         self._recording = ExitStack()
-        self._spent: dict[str, list[float]] = {}
         self._console = Console(stderr=True)
         self._bars = bars.Progress(
             bars.TextColumn("{task.description:<8}"),
@@ -100,11 +98,8 @@ class Progress(OnTerminal):
         """Note a finished chunk and the seconds it took."""
         self.figures.finished(work, receipt)
         kind = work.node.kind
-        if receipt:
-            seconds = float(receipt["seconds"])
-            self._spent.setdefault(work.node.name, []).append(seconds)
-            self.seconds[kind] = self.seconds.get(kind, 0.0) + seconds
-        left = self._left()
+        seconds = left_seconds(self.figures.stages.values())
+        left = "" if seconds is None else in_words(seconds / self.workers)
         self._bars.update(self._ids[kind], advance=1, left=f"{left} left" if left else "")
         now = time.monotonic()
         if not self._console.is_terminal and now - self._last > self.every:
@@ -126,15 +121,3 @@ class Progress(OnTerminal):
         """Show what happens outside chunk tasks."""
         if self._console.is_terminal:
             self._console.print(text, style="dim")
-
-    def _left(self) -> str:
-        """Estimate from the mean seconds of each node, once half of the nodes have been seen."""
-        seen = {name: sum(v) / len(v) for name, v in self._spent.items()}
-        if not seen:
-            return ""
-        typical = sum(seen.values()) / len(seen)
-        seconds = sum(
-            (len(self.state.indices(node)) - done) * seen.get(node.name, typical)
-            for node, done in self.state.counts()
-        )
-        return in_words(seconds / self.workers)

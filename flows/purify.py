@@ -11,7 +11,6 @@ from prefect import flow
 from prefect.artifacts import create_table_artifact
 from prefect.runtime import flow_run
 
-from flows import embedded
 from flows.artifacts import LISTED, artifact_key, publish_rejected
 from flows.evaluate import Prepared, compute, prepare_root
 from flows.names import begun_now
@@ -50,7 +49,7 @@ class PurifyOutcome:
     seconds: dict[str, float]
 
 
-_prepared: dict[tuple[str, str], FolderState] = {}
+_prepared: dict[tuple[str, str], tuple[FolderState, Prepared]] = {}
 
 
 def run_purify(
@@ -83,8 +82,9 @@ def run_purify(
                 found.folder, summary, refused(found, SHOWN), 0, 0, state.total, {}
             )
         _check_fits(found)
-        _prepared[(request.model_dump_json(), store)] = found
-        embedded.start()
+        ready = _ready(found, store)
+        _prepared[(request.model_dump_json(), store)] = found, ready
+        ready.start()
         given = request.model_dump(mode="json", exclude_unset=True)
         main = {name: given.pop(name) for name in ("source", "purifiers", "out")}
         counted = {name: given.pop(name) for name in ("limit", "seed") if name in given}
@@ -144,18 +144,22 @@ def purify(
     """
     main = {"source": source, "purifiers": purifiers, "out": out, "limit": limit, "seed": seed}
     request = parse_request({**main, **(options or {})})
-    found = _prepared.pop((request.model_dump_json(), store), None)
-    if found is not None:
-        return _purify(found, store)
+    prepared = _prepared.pop((request.model_dump_json(), store), None)
+    if prepared is not None:
+        return _purify(*prepared)
     with exclusive(prepare_root(store)):
         found = _look(request, store, keep=True)
         _check_fits(found)
-        return _purify(found, store)
+        return _purify(found, _ready(found, store))
 
 
-def _purify(found: FolderState, store: str) -> PurifyOutcome:
+def _ready(found: FolderState, store: str) -> Prepared:
     bench = found.bench
-    ready = Prepared(bench.spec.model_dump_json(), str(bench.folder), store, bench, found.state)
+    return Prepared(bench.spec.model_dump_json(), str(bench.folder), store, bench, found.state)
+
+
+def _purify(found: FolderState, ready: Prepared) -> PurifyOutcome:
+    bench = found.bench
     found.begin()
     outcome = compute(ready, lambda state: write_log(found))
     summary = outcome.summary or {}

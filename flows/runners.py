@@ -11,8 +11,6 @@ from typing import Any
 
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
 from tasks.devices import default_workers
@@ -56,15 +54,14 @@ def task_runner(bench: Workbench) -> Iterator[Runner]:
         with threads:
             yield threads
         return
-    with temporary_settings({PREFECT_API_URL: _api_url()}):
-        if kind == "processes":
-            with ProcessPoolTaskRunner(
-                max_workers=workers, initializer=tie, initargs=(os.getpid(),)
-            ) as processes:
-                yield processes
-            return
-        with _dask(address, workers) as cluster:
-            yield cluster
+    if kind == "processes":
+        with ProcessPoolTaskRunner(
+            max_workers=workers, initializer=tie, initargs=(os.getpid(),)
+        ) as processes:
+            yield processes
+        return
+    with _dask(address, workers) as cluster:
+        yield cluster
 
 
 def tie(parent: int) -> None:
@@ -78,15 +75,6 @@ def tie(parent: int) -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)  # PR_SET_PDEATHSIG
     if os.getppid() != parent:
         os._exit(1)
-
-
-def _api_url() -> str:
-    """Where the server is that other processes report to, the embedded one included."""
-    stated = get_current_settings().api.url
-    if stated is not None:
-        return str(stated)
-    with get_client(sync_client=True) as client:
-        return str(client.api_url)
 
 
 def _dask(address: str, workers: int) -> Runner:

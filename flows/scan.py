@@ -10,7 +10,6 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows import embedded
 from flows.artifacts import LISTED, artifact_key, publish_page, publish_rejected, publish_table
 from flows.evaluate import Outcome, Prepared, compute, look_up, prepare_root
 from flows.names import begun_now
@@ -186,7 +185,7 @@ def _run(
         return ScanOutcome(folder, summary_of(state, summary), 0, state.total, {})
     check_budget(bench, state)
     _prepared[(ready.spec, store)] = ready, write
-    embedded.start()
+    ready.start()
     outcome = scan(ready.spec, store)
     content = outcome.summary or {}
     return ScanOutcome(folder, content, outcome.chunk_tasks, outcome.chunks, outcome.seconds)

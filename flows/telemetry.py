@@ -192,6 +192,14 @@ class RunFigures:
         stages = self.stages.values()
         return sum(one.done for one in stages), sum(one.total for one in stages)
 
+    def seconds(self) -> dict[str, float]:
+        """How long it took to make what this run made, by kind of stage."""
+        spent: dict[str, float] = {}
+        for one in self.stages.values():
+            if one.counted:
+                spent[one.kind] = spent.get(one.kind, 0.0) + one.seconds
+        return spent
+
     def plain(self) -> dict[str, Any]:
         """What was made by this run, stage by stage, as plain values."""
         return {name: one.plain() for name, one in self.stages.items()}
@@ -199,6 +207,22 @@ class RunFigures:
 
 live: dict[str, RunFigures] = {}
 """The last run of each name in this process."""
+
+
+def left_seconds(stages: Iterable[StageFigures]) -> float | None:
+    """Seconds one worker needs for the rest, stages that were not seen yet like the others.
+
+    None where no chunk was made yet.
+    """
+    stages = list(stages)
+    means = [one.seconds / one.counted for one in stages if one.counted]
+    if not means:
+        return None
+    typical = sum(means) / len(means)
+    return sum(
+        typical * (one.total - one.done) if one.left_seconds is None else one.left_seconds
+        for one in stages
+    )
 
 
 def sums(stages: Iterable[StageFigures]) -> StageFigures:

@@ -11,7 +11,6 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows import embedded
 from flows.evaluate import Outcome, Prepared, compute, look_up, prepare_root
 from flows.names import begun_now
 from flows.parameters import one_run
@@ -68,7 +67,7 @@ def run_verification(
             return VerifyOutcome(folder, content, 0, state.total)
         check_budget(bench, state)
         _prepared[(ready.spec, store)] = ready, asked
-        embedded.start()
+        ready.start()
         outcome = verify_faces(ready.spec, store)
     return VerifyOutcome(outcome.folder, outcome.summary or {}, outcome.chunk_tasks, outcome.chunks)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from flows.telemetry import StageFigures, earlier_failures, sums
+from flows.telemetry import StageFigures, earlier_failures, left_seconds, sums
 from storage.files import store_holder
 from storage.ledger import Mark
 from tasks.nodes import Node
@@ -112,7 +112,7 @@ class Watch:
         lately = self._images_since(now - MINUTE)
         whole = sums(self.stages.values())
         workers = self._workers(now)
-        left = self._left_seconds()
+        left = left_seconds(self.stages.values())
         eta = left / workers if left is not None and workers and holder is not None else None
         return {
             "time": datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds"),
@@ -161,19 +161,6 @@ class Watch:
         busy = sum(end - begin for begin, end in inside)
         span = last - min(begin for begin, _ in inside)
         return busy / span if span > 0 else None
-
-    def _left_seconds(self) -> float | None:
-        """Seconds one worker needs for the rest, stages that were not seen yet like the others."""
-        means = [one.seconds / one.counted for one in self.stages.values() if one.counted]
-        if not means:
-            return None
-        typical = sum(means) / len(means)
-        return sum(
-            typical * (stage.total - stage.done)
-            if stage.left_seconds is None
-            else stage.left_seconds
-            for stage in self.stages.values()
-        )
 
 
 def _span(receipt: dict[str, Any]) -> tuple[float, float] | None:

@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 from urllib.parse import unquote, urlparse
 
 from storage.errors import StoreBusy, StoreError, StoreFault
@@ -34,6 +34,7 @@ PASSING = (errno.EIO, errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, 
 """Errors of a file system that may pass, such as those of a network share."""
 PAUSES = (0.05, 0.2, 0.7)
 """Seconds before what failed so is tried again."""
+T = TypeVar("T")
 Place = Path | ObjectPath
 """A file or folder of a store."""
 
@@ -95,7 +96,8 @@ def write_atomic(path: Place, data: bytes) -> None:
     if isinstance(path, ObjectPath):
         path.write_bytes(data)
         return
-    for pause in (*PAUSES, None):
+
+    def write() -> None:
         temporary = temporary_name(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,13 +106,15 @@ def write_atomic(path: Place, data: bytes) -> None:
                 stream.flush()
                 os.fsync(stream.fileno())
             temporary.replace(path)
-            return
-        except OSError as error:
+        except OSError:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
-            if pause is None or error.errno not in PASSING:
-                raise as_store_error(error, path) from error
-            time.sleep(pause)
+            raise
+
+    try:
+        _patiently(write)
+    except OSError as error:
+        raise as_store_error(error, path) from error
 
 
 def read_patiently(path: Place) -> bytes:
@@ -120,14 +124,18 @@ def read_patiently(path: Place) -> bytes:
         FileNotFoundError: where it is not there.
         OSError: where the error stays.
     """
+    return _patiently(path.read_bytes)
+
+
+def _patiently(action: Callable[[], T]) -> T:
     for pause in PAUSES:
         try:
-            return path.read_bytes()
+            return action()
         except OSError as error:
             if error.errno not in PASSING:
                 raise
             time.sleep(pause)
-    return path.read_bytes()
+    return action()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from prefect.tasks import exponential_backoff
 from storage.chunks import ChunkRef
 from storage.errors import StoreError, StoreFault
 from storage.files import store_root
-from storage.ledger import Ledger
+from storage.ledger import Ledger, Mark
 from tasks.chunk import Input
 from tasks.compute import compute_chunk
 from tasks.errors import ModelError, SpecError
@@ -109,6 +109,11 @@ def make_chunk(call: Call) -> dict[str, Any]:
     inputs = {role: _input(given) for role, given in call["inputs"].items()}
     source = None if call["source"] is None else _input(call["source"])
     mark = compute_chunk(bench, node, call["chunk"], inputs, source)
+    return receipt_of(mark)
+
+
+def receipt_of(mark: Mark) -> dict[str, Any]:
+    """What is told of a chunk that was made."""
     return {"seconds": 0.0, **mark.receipt, "key": mark.key, "images": mark.images}
 
 

@@ -38,7 +38,10 @@ class TrainedPrior(nn.Module):
     def forward(self, noisy: Tensor, steps: Tensor) -> Tensor:
         """The noise (n, c, h, w) in images (n, c, h, w) at steps int64 (n,)."""
         device = next(self.network.parameters()).device
-        return computed(self.network, noisy, steps, device=device, precision=self.precision)
+        noise: Tensor = computed(
+            self.network, noisy, steps, device=device, precision=self.precision
+        )
+        return noise
 
 
 class Unlabelled(TrainingData):

@@ -24,7 +24,7 @@ from tasks.quality_evaluation import judge, scores_of
 from tasks.quality_models import QUALITY_MODELS, linearity_metadata, load_metric
 from tasks.subject_specs import MetricSpec
 from tasks.train_specs import QualityTrainSpec
-from tasks.training_tasks import Card, portable
+from tasks.training_tasks import Card, computed, portable
 
 LABELS = 1
 """Version of the definition of labels."""
@@ -52,12 +52,7 @@ class TrainedMetric(nn.Module):
     def heads(self, images: Tensor) -> tuple[Tensor, ...]:
         """Outputs (n,) of level 6, of level 7 and of both together, for images in [0, 1]."""
         device = self.network.mean.device
-        if device.type == "cpu":
-            return self.network.heads(images)
-        lower = self.precision == "bf16"
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=lower):
-            outputs = self.network.heads(images.to(device))
-        return tuple(output.float().cpu() for output in outputs)
+        return computed(self.network.heads, images, device=device, precision=self.precision)
 
     def forward(self, images: Tensor) -> Tensor:
         """The output (n,) of the final head."""

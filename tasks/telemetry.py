@@ -106,7 +106,7 @@ class LineFile(logging.Handler):
         except OSError as error:
             if not self._told:
                 self._told = True
-                print(f"warning: log: cannot write {self.path}: {error.strerror}", file=sys.stderr)
+                sys.stderr.write(f"warning: log: cannot write {self.path}: {error.strerror}\n")
 
     def close(self) -> None:
         """Close the file."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from defender.training import Batches, TrainingState
 from tasks.training_data import TrainingData
 
 Card = dict[str, Any]
+Made = TypeVar("Made", Tensor, tuple[Tensor, ...])
 
 
 class Recipe(Protocol):
@@ -107,14 +108,14 @@ class Pictured(Protocol):
 
 
 def computed(
-    function: Callable[..., Tensor], *inputs: Tensor, device: torch.device, precision: str
-) -> Tensor:
+    function: Callable[..., Made], *inputs: Tensor, device: torch.device, precision: str
+) -> Made:
     """What a network under training makes of inputs that come from the CPU, back on the CPU.
 
     On a GPU it runs under the precision of the recipe; on the CPU the recipe sees to that itself.
 
     Args:
-        function: the forward pass.
+        function: the forward pass; it gives a tensor or several.
         inputs: its arguments.
         device: where its weights are.
         precision: ``fp32`` or ``bf16``.
@@ -123,7 +124,9 @@ def computed(
         return function(*inputs)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
         made = function(*(part.to(device) for part in inputs))
-    return made.float().cpu()
+    if isinstance(made, Tensor):
+        return made.float().cpu()
+    return tuple(part.float().cpu() for part in made)
 
 
 def portable(average: dict[str, Tensor], *, half: bool) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import subprocess
 import sys
@@ -19,8 +18,8 @@ from tasks.errors import SpecError
 from tasks.spec_files import parse_spec
 from tests import toy
 from tests.cloud import TIMED, everything, fresh_url, s3_server
+from tests.dask_cluster import ROOT, end, scheduler, start_worker
 
-ROOT = Path(__file__).resolve().parents[2]
 SPEC: dict[str, Any] = {
     "dataset": {"kind": "builtin:shapes", "count": 144, "chunk_size": 12},
     "compute": {"batch": 8, "workers": 2, "device": "cpu"},
@@ -88,35 +87,12 @@ def test_dask_and_s3_give_the_same_bytes(expected: dict[str, bytes], tmp_path: P
 def cluster() -> Iterator[tuple[str, list[subprocess.Popen[str]]]]:
     """A Dask scheduler and two workers of one thread: its address, and the workers."""
     pytest.importorskip("prefect_dask", reason="needs prefect-dask")
-    options = ["--host", "127.0.0.1", "--no-dashboard"]
-    scheduler = subprocess.Popen(
-        [sys.executable, "-m", "dask", "scheduler", *options, "--port", "0"],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    address = ""
-    assert scheduler.stderr is not None
-    for line in scheduler.stderr:
-        if found := re.search(r"Scheduler at:\s+(tcp://\S+)", line):
-            address = found.group(1)
-            break
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-m", "dask", "worker", address, "--nthreads", "1", "--no-nanny"],
-            cwd=ROOT,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    try:
-        yield address, workers
-    finally:
-        for process in (*workers, scheduler):
-            process.kill()
-            process.wait()
-        scheduler.stderr.close()
+    with scheduler() as address:
+        workers = [start_worker(address) for _ in range(2)]
+        try:
+            yield address, workers
+        finally:
+            end(workers)
 
 
 @pytest.mark.slow

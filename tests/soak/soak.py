@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import re
 import socket
 import subprocess
 import sys
@@ -13,15 +12,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from flows import server
 from flows.processes import noted
 from tests import toy
 from tests.cloud import TIMED, everything
+from tests.dask_cluster import ROOT, end, scheduler, start_worker
 from tests.soak.faults import FULL, MADE, RATE, STORE
 
-ROOT = Path(__file__).resolve().parents[2]
 SHARE = 1 / 20
 """Share of the store's operations that fail."""
 STUCK = 240.0
@@ -54,7 +52,7 @@ class Soak:
         self.log: Counter[str] = Counter()
         self.began = time.monotonic()
         self.runs: list[subprocess.Popen[bytes]] = []
-        self.workers: list[subprocess.Popen[bytes]] = []
+        self.workers: list[subprocess.Popen[str]] = []
         self.scheduler = ""
         self.home = folder / "server"
         self.port = _free_port()
@@ -297,32 +295,19 @@ class Soak:
 
     @contextlib.contextmanager
     def _cluster(self) -> Iterator[None]:
-        options = ["--host", "127.0.0.1", "--no-dashboard", "--port", "0"]
-        scheduler = subprocess.Popen(
-            [sys.executable, "-m", "dask", "scheduler", *options],
-            cwd=ROOT,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            self.scheduler = scheduler_address(scheduler)
+        with scheduler() as self.scheduler:
             self.workers = [self._start_worker() for _ in range(2)]
-            yield
-        finally:
-            for process in (*self.workers, scheduler):
-                process.kill()
-                process.wait()
-            if scheduler.stderr is not None:
-                scheduler.stderr.close()
+            try:
+                yield
+            finally:
+                end(self.workers)
 
-    def _start_worker(self) -> subprocess.Popen[bytes]:
-        options: list[Any] = ["--nthreads", "1", "--no-nanny", "--preload", "tests.soak.faults"]
-        return subprocess.Popen(
-            [sys.executable, "-m", "dask", "worker", self.scheduler, *options],
-            cwd=ROOT,
-            env={**self._environment(SHARE), "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "10s"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+    def _start_worker(self) -> subprocess.Popen[str]:
+        patient = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "10s"}
+        return start_worker(
+            self.scheduler,
+            ["--preload", "tests.soak.faults"],
+            {**self._environment(SHARE), **patient},
         )
 
     def _end_runs(self) -> None:
@@ -330,16 +315,6 @@ class Soak:
             run.kill()
             run.wait()
         self.runs.clear()
-
-
-def scheduler_address(scheduler: subprocess.Popen[str]) -> str:
-    """Where a Dask scheduler that was just started listens."""
-    if scheduler.stderr is None:
-        raise ValueError("scheduler: expected its standard error to be piped")
-    for line in scheduler.stderr:
-        if found := re.search(r"Scheduler at:\s+(tcp://\S+)", line):
-            return found.group(1)
-    raise RuntimeError("scheduler: expected an address, got none")
 
 
 def _command(spec: Path, store: Path, command: str = "run") -> list[str]:
