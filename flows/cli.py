@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from flows.app_commands import app as app_command
 from flows.audit import audit_resize
 from flows.command import (
     DEFAULT_STORE,
@@ -228,6 +229,7 @@ app.command()(apply_patch)
 app.command()(verify_faces)
 app.command()(up)
 app.command()(down)
+app.command(name="app")(app_command)
 
 
 @app.command(name="list")
