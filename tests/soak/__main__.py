@@ -19,7 +19,7 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory(prefix="soak-") as temporary:
         soak = Soak(given.folder or Path(temporary), given.seed, given.images)
         problems = soak.run(given.seconds)
-    print(soak.table())
+        print(soak.table())
     for problem in problems:
         print(f"problem: {problem}")
     sys.exit(1 if problems else 0)
