@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -90,6 +91,14 @@ class Dataset:
         if exclude is not None and fnmatchcase(name, exclude):
             return False
         return include is None or fnmatchcase(name, include)
+
+    def wanted_items(self) -> Iterator[Item]:
+        """The items that the patterns leave, in the source's order; nothing is kept.
+
+        Raises:
+            DatasetNotFound, SourceError: where the dataset cannot be listed.
+        """
+        return (item for item in self.source.items() if self._wanted(item.name))
 
     @property
     def opened(self) -> bool:

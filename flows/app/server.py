@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nicegui import app, ui
 
-from flows.app import browse_page, try_page
+from flows.app import browse_page, shelf, try_page
 from flows.app.guards import LARGEST, Guards
 from storage.files import Place
 
@@ -76,6 +76,7 @@ def free_port(host: str, wanted: int) -> int:
 def serve(settings: Settings) -> None:
     """Serve the app until it is stopped."""
     app.add_middleware(Guards, hosts=settings.hosts, largest=settings.largest)
+    shelf.add()
     try_page.add(settings)
     browse_page.add(settings.store)
     ui.run(

@@ -1,0 +1,339 @@
+"""The stages that one picture goes through for the app, and what is told of them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
+
+from defender.explain import gradcams, seen_region
+from defender.metrics.rates import conformal_threshold
+from storage.errors import SourceError
+from storage.images import Pixels
+from storage.ingest import ingest_chunk
+from tasks.chunk import Chunk
+from tasks.compute import compute_chunk
+from tasks.errors import SpecError
+from tasks.examples import seen_by_model
+from tasks.faces import embeddings
+from tasks.listening import listening
+from tasks.nodes import Node
+from tasks.preview_panes import Pane, Views, as_pixels, as_tensor, heat_pane, parts_panes
+from tasks.specs import AttackSpec, Spec, label_of
+from tasks.stopping import Stoppable
+from tasks.survey import survey
+from tasks.try_pictures import Album, Picture, of_one
+from tasks.workbench import Workbench
+
+CALIBRATION = 40
+"""Clean pictures that a detector's threshold is set on."""
+
+
+class Asked(Protocol):
+    """What is to be done, with what, to which picture: see :class:`tasks.preview.Preview`."""
+
+    spec: Spec
+    folder: Path
+    picture: Picture
+    other: Picture | None
+    calibration: Album | None
+
+    def lend(self, bench: Workbench) -> None:
+        """Give a workbench models that are loaded already."""
+        ...
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """What a detector says.
+
+    Args:
+        detector: its label.
+        clean: score of the original.
+        attacked: score of the attacked picture.
+        threshold: score above which a picture is suspect, None where none was set.
+        fpr: share of clean pictures above it.
+        pictures: clean ones that it was set on.
+    """
+
+    detector: str
+    clean: float
+    attacked: float
+    threshold: float | None
+    fpr: float
+    pictures: int
+
+
+@dataclass
+class Told:
+    """What happens while a picture is tried; all of it arrives in the thread that computes.
+
+    Args:
+        stage: what is being done now, and the share of it that is done, None where nobody knows.
+        pane: one more picture to be shown.
+        suspicion: what a detector says.
+        took: a stage, and the seconds it took.
+    """
+
+    stage: Callable[[str, float | None], None] = lambda _name, _share: None
+    pane: Callable[[Pane], None] = lambda _pane: None
+    suspicion: Callable[[Suspicion], None] = lambda _found: None
+    took: Callable[[str, float], None] = lambda _stage, _seconds: None
+
+
+class Trial:
+    """One picture on its way.
+
+    Args:
+        asked: what to do with it.
+        store: folder of its own.
+        told: hears of it.
+        stop: set by whoever wants it to end.
+    """
+
+    def __init__(self, asked: Asked, store: str, told: Told, stop: threading.Event) -> None:
+        self.asked = asked
+        self.told = told
+        self.stop = stop
+        self.bench = Workbench(asked.spec, asked.folder, store)
+        self.attack = asked.spec.attacks[0] if asked.spec.attacks else None
+
+    def run(self) -> None:
+        """Do everything, stage by stage."""
+        self._thread = threading.current_thread()
+        mode = Stoppable(self.stop, self._stepped)
+        with mode, listening(self._within):
+            self._mode = mode
+            with self._stage("model"):
+                self.asked.lend(self.bench)
+                self._insert_pictures()
+                self.bench.check()
+                self.bench.catalogue(keep=False)
+                self.state = survey(self.bench)
+            self._ingest()
+            self._attack()
+            self._detect()
+            self._purify()
+            self._thresholds()
+
+    def _insert_pictures(self) -> None:
+        bench, asked = self.bench, self.asked
+        bench.dataset = of_one(asked.picture, asked.spec.dataset, asked.folder)
+        if asked.other is not None and bench.targets and bench.targets[0] is not None:
+            pool = bench.targets[0]
+            pool.pool = of_one(asked.other, asked.spec.dataset, asked.folder)
+            pool.other_class, pool.in_order = False, False
+
+    def _ingest(self) -> None:
+        with self._stage("decode"):
+            self._compute("ingest")
+        rejected = ingest_chunk(
+            self.bench.dataset.source,
+            self.bench.dataset.items(0),
+            self.bench.dataset.decode_options,
+        ).rejected
+        if rejected.num_rows:
+            raise SourceError(f"{rejected['name'][0]}: {rejected['reason'][0]}")
+        self.clean = self._images("ingest")
+        chunk = self._chunk(self.state.plan.nodes["ingest"])
+        label = int(chunk.labels_of(chunk.rows)[0])
+        self.views = Views(
+            self.bench,
+            self.clean,
+            label,
+            self.asked.picture.classes or (),
+            threshold=self.asked.spec.faces.threshold,
+        )
+        if self.bench.has_encoder:
+            shown = self.clean if self.asked.other is None else self._other()
+            self.views.enrolled = embeddings(self.bench, [shown])
+            if self.asked.other is not None:
+                self.told.pane(self.views.answered("enrolled", shown))
+        with self._stage("ask"):
+            self.told.pane(self.views.answered("original", self.clean))
+            self._seen("model sees", self.clean)
+            self._explain("original", self.clean)
+
+    def _other(self) -> Pixels:
+        other = self.asked.other
+        if other is None:
+            raise SpecError("a second picture: expected one, got none")
+        dataset = of_one(other, self.asked.spec.dataset, self.asked.folder)
+        items = list(dataset.source.items())
+        found = ingest_chunk(dataset.source, items, dataset.decode_options)
+        if not found.images:
+            raise SourceError(f"{other.name}: {found.rejected['reason'][0]}")
+        return found.images[0]
+
+    def _attack(self) -> None:
+        self.attacked = self.clean
+        if self.attack is None:
+            return
+        name = f"attack/{label_of(self.attack)}"
+        needed = [*self._suppliers(name), name]
+        for one in needed:
+            if (one, 0) in self.state.done:
+                continue
+            kind = self.state.plan.nodes[one].kind
+            with self._stage(kind):
+                self._compute(one)
+        self.attacked = self._images(name)
+        node = self.state.plan.nodes[name]
+        if not self.bench.has_encoder and "target" in node.inputs:
+            hidden = self._images(node.inputs["target"])
+            self.told.pane(self.views.answered("to be hidden", hidden))
+        with self._stage("ask"):
+            self.told.pane(self.views.answered("attacked", self.attacked))
+            difference = self.views.difference(self.attacked)
+            if difference is not None:
+                self.told.pane(difference)
+            self._seen("model sees of it", self.attacked)
+            self._explain("attacked", self.attacked)
+
+    def _suppliers(self, name: str) -> Iterator[str]:
+        for supplier in self.state.plan.nodes[name].inputs.values():
+            yield from self._suppliers(supplier)
+            yield supplier
+
+    def _detect(self) -> None:
+        self.suspicions: list[Suspicion] = []
+        for position, spec in enumerate(self.asked.spec.detectors):
+            detector = self.bench.detectors[position]
+            with self._stage("detect"):
+                clean, _ = self._score(position, self.clean)
+                attacked, mask = self._score(position, self.attacked)
+            found = Suspicion(label_of(spec), clean, attacked, None, spec.fpr, 0)
+            self.suspicions.append(found)
+            self.told.suspicion(found)
+            if mask is not None:
+                _ = detector
+                said = f"{100 * float(mask.float().mean()):.0f} % of values"
+                self.told.pane(
+                    Pane(f"where {label_of(spec)} looks", as_pixels(mask), mask=True, said=said)
+                )
+
+    def _score(self, position: int, pixels: Pixels) -> tuple[float, Tensor | None]:
+        detector = self.bench.detectors[position]
+        device = self.bench.device
+        reference = as_tensor(self.clean, device) if detector.knowledge == "reference" else None
+        given = {"seeds": self._seeds("detect"), "reference": reference}
+        image = as_tensor(pixels, device)
+        mask = detector.map(image, **given)
+        return float(detector(image, **given)), mask
+
+    def _purify(self) -> None:
+        for position, spec in enumerate(self.asked.spec.purifiers):
+            purifier = self.bench.purifiers[position]
+            device = self.bench.device
+            reference = as_tensor(self.clean, device) if purifier.knowledge == "reference" else None
+            with self._stage("purify"):
+                parts = purifier.parts(
+                    as_tensor(self.attacked, device),
+                    seeds=self._seeds("purify"),
+                    reference=reference,
+                )
+                purified = as_pixels(parts["purified"])
+            for pane in parts_panes(parts):
+                self.told.pane(pane)
+            role = "combined" if "corrected" in parts else f"purified by {label_of(spec)}"
+            with self._stage("ask"):
+                self.told.pane(self.views.answered(role, purified))
+                self._seen("model sees of that", purified)
+                self._explain("purified", purified)
+
+    def _thresholds(self) -> None:
+        album = self.asked.calibration
+        if album is None or not self.suspicions:
+            return
+        places = range(min(CALIBRATION, len(album)))
+        scores: list[list[float]] = [[] for _ in self.suspicions]
+        with self._stage("calibrate"):
+            for place in places:
+                self.told.stage("calibrate", place / len(places))
+                dataset = of_one(album.take(place), self.asked.spec.dataset, self.asked.folder)
+                found = ingest_chunk(
+                    dataset.source, list(dataset.source.items()), dataset.decode_options
+                )
+                for pixels in found.images:
+                    for position, values in enumerate(scores):
+                        values.append(self._score_of_benign(position, pixels))
+        for old, values in zip(self.suspicions, scores, strict=True):
+            threshold = conformal_threshold(values, old.fpr)
+            known = threshold if threshold < float("inf") else None
+            self.told.suspicion(
+                Suspicion(old.detector, old.clean, old.attacked, known, old.fpr, len(values))
+            )
+
+    def _score_of_benign(self, position: int, pixels: Pixels) -> float:
+        detector = self.bench.detectors[position]
+        image = as_tensor(pixels, self.bench.device)
+        reference = image if detector.knowledge == "reference" else None
+        return float(detector(image, seeds=self._seeds("detect"), reference=reference))
+
+    def _seen(self, role: str, pixels: Pixels) -> None:
+        """What the model is shown, where its pipeline resizes."""
+        if self.bench.pipeline is None:
+            return
+        seen = seen_by_model(self.bench, pixels)
+        self.told.pane(self.views.answered(role, pixels, seen=seen))
+
+    def _explain(self, what: str, pixels: Pixels) -> None:
+        wanted = self.asked.spec.explain
+        if wanted is None:
+            return
+        image = as_tensor(pixels, self.bench.device)
+        region = seen_region(self.bench.model, (image.shape[2], image.shape[3]))
+        maps = gradcams(self.bench.model, image, [None], wanted.layer, region=region)
+        self.told.pane(heat_pane(f"heat map, {what}", pixels, maps[0, 0]))
+
+    def _compute(self, name: str) -> None:
+        node = self.state.plan.nodes[name]
+        for index in self.state.indices(node):
+            work = self.state.work(node, index)
+            if work is None:
+                raise RuntimeError(f"expected the inputs of {name}, got none")
+            mark = compute_chunk(self.bench, node, index, work.inputs, work.source)
+            self.state.record(work, mark)
+
+    def _chunk(self, node: Node) -> Chunk:
+        done = self.state.done[("ingest", 0)]
+        return Chunk(self.bench, node, 0, {"images": done}, done)
+
+    def _images(self, name: str) -> Pixels:
+        given = self.state.done[(name, 0)]
+        chunk = Chunk(self.bench, self.state.plan.nodes[name], 0, {"images": given}, given)
+        return chunk.images("images")[0]
+
+    def _seeds(self, kind: str) -> Tensor:
+        return self._chunk(Node(kind, kind)).seeds()
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        self._now, self._base = name, self._mode.gradients
+        self.told.stage(name, None)
+        begun = time.perf_counter()
+        yield
+        self.told.took(name, time.perf_counter() - begun)
+
+    def _stepped(self, gradients: int) -> None:
+        steps = self._steps()
+        if self._now == "attack" and steps:
+            self.told.stage("attack", min(1.0, (gradients - self._base) / steps))
+
+    def _steps(self) -> int:
+        attack: AttackSpec | None = self.attack
+        if attack is None:
+            return 0
+        algorithm = self.bench.attacks[0]
+        steps = int(getattr(algorithm, "steps", 0) or 0)
+        return steps * max(1, int(getattr(algorithm, "restarts", 1) or 1)) * attack.draws
+
+    def _within(self, stage: str, done: int, total: int) -> None:
+        if threading.current_thread() is self._thread:
+            self.told.stage(stage.partition("/")[0], done / max(1, total))
