@@ -79,9 +79,9 @@ class APGD:
         restarts: number of starts, all of them random.
         loss: what climbs. ``"objective"``: whatever the objective is. ``"ce"``: the same, of a
             classifier only. ``"dlr"``: the difference of logits ratio with the objective's aim.
-            ``"dlr-targeted"``: that ratio towards each of ``targets`` classes in turn; an image
+            ``"dlr-targeted"``: that ratio towards each of ``target_classes`` in turn; an image
             keeps the first result that reaches its aim, or else the one nearest to it.
-        targets: number of classes of ``"dlr-targeted"``, those with the largest logits besides
+        target_classes: number of classes of ``"dlr-targeted"``, those with the largest logits besides
             the label; at most as many as there are. A targeted objective has its one class.
         eot: gradient samples in each step for each draw of a defended objective, all of them new
             draws at every step. 0 keeps the objective's own draws, the same at every step. An
@@ -119,7 +119,7 @@ class APGD:
     loss: str = parameter(
         "objective", doc="what climbs", choices=("objective", "ce", "dlr", "dlr-targeted")
     )
-    targets: int = parameter(9, doc="number of classes of dlr-targeted", low=1)
+    target_classes: int = parameter(9, doc="number of classes of dlr-targeted", low=1)
     eot: int = parameter(1, doc="new draws of a random defence in each step; 0 redraws none", low=0)
 
     def __post_init__(self) -> None:
@@ -164,7 +164,7 @@ class APGD:
         self, images: Images, objective: Objective, goal: Misclassify, seeds: Seeds
     ) -> Images:
         best, best_margins = images, margin(objective, images).new_full((len(images),), -torch.inf)
-        for rank, targets in enumerate(ranked_targets(goal, images, self.targets)):
+        for rank, targets in enumerate(ranked_targets(goal, images, self.target_classes)):
             towards = with_goal(objective, TargetedDLR(goal.model, targets, goal.labels))
             found = self._best(images, towards, derive_seeds(seeds, f"target {rank}"))
             margins = margin(objective, found)

@@ -33,7 +33,7 @@ class AutoAttack:
     """The first of several attacks that reaches the aim, for each image.
 
     ``"standard"`` has APGD on the cross-entropy, targeted APGD on the difference of logits ratio
-    (DLR) towards ``targets`` classes, targeted FAB, and Square on the margin. ``"rand"``, for
+    (DLR) towards ``target_classes``, targeted FAB, and Square on the margin. ``"rand"``, for
     defences that are random, has APGD on the cross-entropy and on the DLR, each with ``eot`` draws
     of the defence a step that no other step has. An image that a member breaks is left to it; one
     that is misclassified from the start stays as it is; one that none breaks has the result of
@@ -53,7 +53,7 @@ class AutoAttack:
         norm: ``"linf"`` or ``"l2"``.
         variant: ``"standard"`` or ``"rand"``.
         steps: gradient steps of each APGD and FAB.
-        targets: classes that targeted APGD and FAB try.
+        target_classes: classes that targeted APGD and FAB try.
         queries: scores that Square asks for.
         eot: draws of the defence in each step of ``"rand"``, for each draw of the objective.
         stored: judge results as they are stored with 8 bits, which takes short changes away.
@@ -84,7 +84,7 @@ class AutoAttack:
     norm: str = parameter("linf", doc="norm of the ball", choices=("linf", "l2"))
     variant: str = parameter("standard", doc="which attacks", choices=("standard", "rand"))
     steps: int = parameter(100, doc="gradient steps of each APGD and FAB", low=0)
-    targets: int = parameter(9, doc="classes that targeted APGD and FAB try", low=1)
+    target_classes: int = parameter(9, doc="classes that targeted APGD and FAB try", low=1)
     queries: int = parameter(5000, doc="scores that Square asks for", low=0)
     eot: int = parameter(20, doc="new draws of a random defence in each step of rand", low=1)
     stored: bool = parameter(True, doc="results are judged as stored with 8 bits")
@@ -152,12 +152,24 @@ class AutoAttack:
                 yield "apgd-margin", climber, Margin(objective)
             else:
                 climber = APGD(
-                    self.epsilon, self.steps, self.norm, 1, loss, targets=self.targets, eot=eot
+                    self.epsilon,
+                    self.steps,
+                    self.norm,
+                    1,
+                    loss,
+                    target_classes=self.target_classes,
+                    eot=eot,
                 )
                 yield f"apgd-{loss}", climber, objective
         if self.variant == "rand":
             return
-        fab = FAB(self.epsilon, self.norm, self.steps, targets=self.targets, stored=self.stored)
+        fab = FAB(
+            self.epsilon,
+            self.norm,
+            self.steps,
+            target_classes=self.target_classes,
+            stored=self.stored,
+        )
         yield "fab", fab, objective
         if self.norm == "linf":
             yield "square", Square(self.epsilon, self.queries), Margin(objective)

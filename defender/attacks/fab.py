@@ -49,7 +49,7 @@ class FAB:
         norm: ``"linf"`` or ``"l2"``.
         steps: number of steps of each start; 0 returns the images.
         restarts: number of starts: the image itself, then random points within half the radius.
-        targets: number of classes to try one after the other in misclassification (FAB-T), those
+        target_classes: number of classes to try one after the other in misclassification (FAB-T), those
             with the largest logits besides the label, at most as many as there are; 0 has the
             boundaries to all other classes at once, a gradient for each class and step. Other
             objectives have one boundary, where their margin is 0.
@@ -85,7 +85,9 @@ class FAB:
     norm: str = parameter("linf", doc="norm of the change", choices=("linf", "l2"))
     steps: int = parameter(100, doc="number of gradient steps of each start", low=0)
     restarts: int = parameter(1, doc="number of starts", low=1)
-    targets: int = parameter(9, doc="number of classes tried in turn; 0 for all at once", low=0)
+    target_classes: int = parameter(
+        9, doc="number of classes tried in turn; 0 for all at once", low=0
+    )
     alpha: float = parameter(
         0.1, doc="largest share of the step from the clean image", low=0, high=1
     )
@@ -138,12 +140,12 @@ class FAB:
         if not isinstance(goal, Misclassify):
             return [[Margin(objective)]]
         classes = goal.model(images[:1]).shape[1] if len(images) else 0
-        ranked = ranked_targets(goal, images, self.targets or classes)
+        ranked = ranked_targets(goal, images, self.target_classes or classes)
         to_each = [
             with_goal(objective, LogitDifference(goal.model, targets, goal.labels))
             for targets in ranked
         ]
-        return [[boundary] for boundary in to_each] if self.targets else [to_each]
+        return [[boundary] for boundary in to_each] if self.target_classes else [to_each]
 
     def _search(
         self,

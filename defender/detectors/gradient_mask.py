@@ -28,11 +28,11 @@ class GradientMask:
     Args:
         model: maps images in [0, 1] to logits.
         k: standard deviations above the mean, per image over all channels together, N - 1.
-        label: whose predicted class is y0: that of the median-smoothed image (3 x 3), of the
+        labelled_by: whose predicted class is y0: that of the median-smoothed image (3 x 3), of the
             image itself (``"own"``), or of the clean ``reference``.
 
     Raises:
-        ValueError: ``label="reference"`` without a reference.
+        ValueError: ``labelled_by="reference"`` without a reference.
         TypeError: a model without a gradient.
         FloatingPointError: a gradient that is not finite.
 
@@ -46,7 +46,7 @@ class GradientMask:
 
     model: Classifier
     k: float = parameter(1.0, doc="standard deviations above the mean gradient")
-    label: str = parameter(
+    labelled_by: str = parameter(
         "smoothed",
         doc="image whose predicted class the gradient is taken for",
         choices=("smoothed", "own", "reference"),
@@ -58,7 +58,7 @@ class GradientMask:
     @property
     def knowledge(self) -> Knowledge:
         """``"reference"`` if the label is that of the clean image, else ``"model"``."""
-        return "reference" if self.label == "reference" else "model"
+        return "reference" if self.labelled_by == "reference" else "model"
 
     def __call__(self, images: Images, *, seeds: Seeds, reference: Images | None = None) -> Scores:
         """Share (n,) in [0, 1] of the gradient energy inside the map; 0 without a gradient.
@@ -66,7 +66,7 @@ class GradientMask:
         Args:
             images: (n, c, h, w) in [0, 1].
             seeds: unused, the detector is deterministic.
-            reference: (n, c, h, w) clean images, for ``label="reference"``.
+            reference: (n, c, h, w) clean images, for ``labelled_by="reference"``.
         """
         magnitude = self._magnitude(images, reference)
         energy = magnitude.square()
@@ -82,12 +82,14 @@ class GradientMask:
 
     def _magnitude(self, images: Images, reference: Images | None) -> Tensor:
         images = images.detach()
-        if self.label == "own":
+        if self.labelled_by == "own":
             labelled = images
-        elif self.label == "smoothed":
+        elif self.labelled_by == "smoothed":
             labelled = median_filter(images, WINDOW)
         elif reference is None:
-            raise ValueError("reference: expected clean images for label='reference', got None")
+            raise ValueError(
+                "reference: expected clean images for labelled_by='reference', got None"
+            )
         else:
             labelled = reference
         return gradient_magnitude(self.model, images, predict(self.model, labelled))

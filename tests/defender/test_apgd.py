@@ -145,7 +145,7 @@ def test_several_targets_break_no_fewer_images() -> None:
     margins = [
         margin(
             objective,
-            APGD(0.02, 10, loss="dlr-targeted", targets=n)(images, objective, seeds=seeds),
+            APGD(0.02, 10, loss="dlr-targeted", target_classes=n)(images, objective, seeds=seeds),
         )
         for n in (1, 4, 9)
     ]

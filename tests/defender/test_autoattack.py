@@ -31,7 +31,7 @@ def described(attack: AutoAttack, objective: Any) -> list[str]:
         if isinstance(member, APGD):
             words += [member.loss, str(member.steps), str(member.eot)]
         if isinstance(member, FAB) or "dlr-targeted" in words:
-            words.append(str(member.targets))
+            words.append(str(member.target_classes))
         words.append("margin" if isinstance(target, Margin) else "own")
         lines.append(" ".join(words))
     return lines
@@ -99,7 +99,7 @@ def test_an_objective_with_a_margin_of_its_own_has_the_attacks_that_need_no_clas
 
 def test_an_image_has_the_result_of_the_first_member_that_breaks_it() -> None:
     images, seeds, objective = cases.images(), cases.seeds(), goal()
-    attack = AutoAttack(0.012, steps=4, targets=2, queries=30, stored=False)
+    attack = AutoAttack(0.012, steps=4, target_classes=2, queries=30, stored=False)
     result = attack(images, objective, seeds=seeds)
     results = [
         member(images, target, seeds=derive_seeds(seeds, name))
@@ -143,7 +143,7 @@ def test_random_defences_are_judged_by_the_mean_of_their_draws() -> None:
 
 def test_results_are_judged_as_they_are_stored() -> None:
     images, seeds, objective = cases.images(), cases.seeds(), goal()
-    attack = AutoAttack(0.02, steps=10, targets=2, queries=30)
+    attack = AutoAttack(0.02, steps=10, target_classes=2, queries=30)
     result = attack(images, objective, seeds=seeds)
     stored = from_uint8(quantise_within(result, images, norm="linf", epsilon=0.02))
     loose = dataclasses.replace(attack, stored=False)(images, objective, seeds=seeds)

@@ -111,7 +111,9 @@ def test_a_linear_classifier_gives_way_at_the_known_distance(
     image = torch.tensor([0.7, 0.3, 0.3, 0.9]).view(1, 1, 2, 2)
     goal = Misclassify(planes, torch.tensor([0]))
     # 2 a - b - c = 0.8 with slopes 2, -1, -1: 0.8 / 4 in linf, 0.8 / sqrt(6) in l2
-    result = FAB(1.0, norm, 30, targets=targets, stored=False)(image, goal, seeds=torch.tensor([5]))
+    result = FAB(1.0, norm, 30, target_classes=targets, stored=False)(
+        image, goal, seeds=torch.tensor([5])
+    )
     assert margin(goal, result) > 0
     length = FAB(1.0, norm).length(result - image)
     assert length.item() == pytest.approx(expected, rel=0.02)
@@ -164,9 +166,11 @@ def test_further_starts_are_random_within_half_the_radius(
         return random_start(clean, epsilon, norm, seeds)
 
     monkeypatch.setattr("defender.attacks.fab.random_start", noted)
-    one = FAB(1.0, "l2", 6, targets=2, stored=False)(images, goal, seeds=cases.seeds())
+    one = FAB(1.0, "l2", 6, target_classes=2, stored=False)(images, goal, seeds=cases.seeds())
     assert drawn == []
-    more = FAB(1.0, "l2", 6, restarts=3, targets=2, stored=False)(images, goal, seeds=cases.seeds())
+    more = FAB(1.0, "l2", 6, restarts=3, target_classes=2, stored=False)(
+        images, goal, seeds=cases.seeds()
+    )
     assert [(epsilon, norm) for epsilon, norm, _ in drawn] == [(0.5, "l2")] * 4
     assert len({seeds for *_, seeds in drawn}) == 4
     length = FAB(1.0, "l2").length

@@ -107,7 +107,7 @@ def test_targeted_ifgsm_subtracts_the_step_of_the_target() -> None:
 
 @pytest.mark.parametrize("k", [0.0, 1.0, 2.0])
 def test_mask_and_its_share_of_the_gradient_energy(k: float) -> None:
-    detector, images = GradientMask(MODEL, k=k, label="reference"), attacked_images()
+    detector, images = GradientMask(MODEL, k=k, labelled_by="reference"), attacked_images()
     where = detector.map(images, seeds=cases.seeds(N), reference=clean())
     scores = detector(images, seeds=cases.seeds(N), reference=clean())
     assert where is not None

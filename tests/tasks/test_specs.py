@@ -6,11 +6,21 @@ from typing import Any
 import pytest
 
 from defender.attacks import ATTACKS
+from defender.detectors import DETECTORS
 from defender.purifiers import PURIFIERS
-from tasks.building import build
+from tasks.building import build, parameter_fields
+from tasks.defences import PURIFIER_KINDS
 from tasks.errors import SpecError
+from tasks.precomputed import ATTACK_KINDS
 from tasks.spec_files import load_spec, override, parse_spec
-from tasks.specs import AlgorithmSpec, AttackSpec, DetectorSpec, label_of, parse_number
+from tasks.specs import (
+    AlgorithmSpec,
+    AttackSpec,
+    DetectorSpec,
+    PurifierSpec,
+    label_of,
+    parse_number,
+)
 from tests import toy
 
 
@@ -175,3 +185,20 @@ def test_presets_stand_for_the_strengths_of_a_benchmark() -> None:
 def test_presets_that_are_wrong(entry: dict[str, Any], words: str) -> None:
     with pytest.raises(SpecError, match=words):
         parse_spec(toy.content(purifiers=[entry]))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "spec", "shared"),
+    [
+        (ATTACK_KINDS, AttackSpec, {"target"}),
+        (DETECTORS, DetectorSpec, set()),
+        (PURIFIER_KINDS, PurifierSpec, set()),
+    ],
+)
+def test_every_parameter_can_be_set(
+    kinds: dict[str, type], spec: type[AlgorithmSpec], shared: set[str]
+) -> None:
+    """A field of the specification of the same name would take the value away."""
+    for name, kind in kinds.items():
+        taken = set(parameter_fields(kind)) & set(spec.model_fields)
+        assert taken <= shared, name

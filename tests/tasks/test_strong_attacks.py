@@ -62,7 +62,7 @@ def test_fab_finds_smaller_changes_than_the_budget_of_pgd(
 ) -> None:
     images, goal = real
     broken = reached(goal, PGD(8 / 255, 2 / 255, 40)(images, goal, seeds=SEEDS))
-    fab = FAB(1.0, steps=20, targets=3, stored=False)
+    fab = FAB(1.0, steps=20, target_classes=3, stored=False)
     result = fab(images, goal, seeds=SEEDS)
     assert broken.sum() >= NUMBER - 1
     assert reached(goal, result).all()
@@ -81,7 +81,7 @@ def test_auto_attack_breaks_what_any_of_its_members_breaks(
     real: tuple[Tensor, Misclassify],
 ) -> None:
     images, goal = real
-    attack = AutoAttack(0.5 / 255, steps=10, targets=2, queries=50, stored=False)
+    attack = AutoAttack(0.5 / 255, steps=10, target_classes=2, queries=50, stored=False)
     result = reached(goal, attack(images, goal, seeds=SEEDS))
     assert 0 < result.sum() < NUMBER
     for _, member, target in attack.members(images, goal):
