@@ -81,8 +81,8 @@ class APGD:
             classifier only. ``"dlr"``: the difference of logits ratio with the objective's aim.
             ``"dlr-targeted"``: that ratio towards each of ``target_classes`` in turn; an image
             keeps the first result that reaches its aim, or else the one nearest to it.
-        target_classes: number of classes of ``"dlr-targeted"``, those with the largest logits besides
-            the label; at most as many as there are. A targeted objective has its one class.
+        target_classes: number of classes of ``"dlr-targeted"``, those with the largest logits
+            besides the label; at most as many as there are. A targeted objective has its one class.
         eot: gradient samples in each step for each draw of a defended objective, all of them new
             draws at every step. 0 keeps the objective's own draws, the same at every step. An
             objective without a defence, or whose defence is not random, has the same gradient in

@@ -49,8 +49,8 @@ class FAB:
         norm: ``"linf"`` or ``"l2"``.
         steps: number of steps of each start; 0 returns the images.
         restarts: number of starts: the image itself, then random points within half the radius.
-        target_classes: number of classes to try one after the other in misclassification (FAB-T), those
-            with the largest logits besides the label, at most as many as there are; 0 has the
+        target_classes: number of classes to try one after the other in misclassification (FAB-T),
+            those with the largest logits besides the label, at most as many as there are; 0 has the
             boundaries to all other classes at once, a gradient for each class and step. Other
             objectives have one boundary, where their margin is 0.
         alpha: largest share of the step from the clean image.
