@@ -59,7 +59,8 @@ class Pane:
     def alt(self) -> str:
         """The pane in words."""
         told = [self.said] if self.said else []
-        told += [f"{name} {value:.4g}" for name, value in self.figures.items()]
+        known = ("score", "similarity") if self.said else ()
+        told += [f"{n} {value:.4g}" for n, value in self.figures.items() if n not in known]
         return ", ".join([f"{self.role}, {self.size[0]} by {self.size[1]} pixels", *told])
 
     @property
@@ -123,7 +124,7 @@ class Views:
         """
         bench = self.bench
         image = as_tensor(pixels, bench.device)
-        figures = self._distances(pixels)
+        figures = self._distances(pixels) if seen is None else {}
         said, verdict = "", ""
         answers: tuple[tuple[str, float], ...] = ()
         if bench.has_model:

@@ -154,7 +154,7 @@ class Trial:
             shown = self.clean if self.asked.other is None else self._other()
             self.views.enrolled = embeddings(self.bench, [shown])
             if self.asked.other is not None:
-                self.told.pane(self.views.answered("enrolled", shown))
+                self.told.pane(Pane("enrolled", shown, said="who is to be taken for"))
         with self._stage("ask"):
             self.told.pane(self.views.answered("original", self.clean))
             self._seen("model sees", self.clean)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -198,9 +199,9 @@ class Form:
             raise SpecError(str(error)) from None
         attack, detector, purifier = parts
         for part in parts:
-            for value in (part or {}).values():
-                if isinstance(value, str) and ("/" in value or "\\" in value):
-                    self.inside(value)
+            for name, value in (part or {}).items():
+                if isinstance(value, str):
+                    self._check_text("line" if name == "name" else name, value)
         content: dict[str, Any] = {"name": f"try-{self.family.name}", "dataset": self.stated()}
         content |= self._subject()
         if attack is not None:
@@ -235,6 +236,18 @@ class Form:
             if not found.is_relative_to(self.data):
                 raise SpecError(f"{path}: expected a path below the data folder, {self.data}")
         return path.strip()
+
+    def _check_text(self, name: str, value: str) -> None:
+        """Refuse what would run code of somebody's choice, or read files from anywhere."""
+        if name == "line":
+            words = set(re.findall(r"[a-z]+", value.lower()))
+            if refused := words & {"python", "defense", "weights", "path"}:
+                raise SpecError(f"line: expected filters and numbers, got {sorted(refused)[0]}")
+            return
+        if ":" in value and name != "subsampling":
+            raise SpecError(f"{name}: expected a name that comes with the package, got {value!r}")
+        if "/" in value or "\\" in value or name == "weights":
+            self.inside(value)
 
     def _subject(self) -> dict[str, Any]:
         name, weights = self.family.name, {"weights": self.weights.strip() or None}

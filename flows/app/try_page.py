@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 POLL = 0.05
 """Seconds between two looks at how far the work is."""
+SHOW_RESULTS = (
+    "if (innerWidth < 760) document.querySelector('.results').scrollIntoView({behavior: 'smooth'})"
+)
+"""On a narrow screen the results are below everything that can be set."""
 KEYS = "R try, Esc stop, N next, + and - zoom, 0 whole picture, D light or dark"
 
 
@@ -95,6 +99,7 @@ class Trying:
         self.bar.visible = True
         self.bar.value = 0
         self.halt.enable()
+        ui.run_javascript(SHOW_RESULTS)
         self.worker.start(make)
         self.timer.activate()
 

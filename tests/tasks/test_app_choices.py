@@ -1,0 +1,115 @@
+"""What the app offers can be made, and its controls stay within what algorithms accept."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from defender.detectors import DETECTORS
+from defender.scaling import Pipeline
+from tasks import app_choices
+from tasks.app_choices import COMPOSITION, NONE, Control, choice, families
+from tasks.building import build
+from tasks.defences import PURIFIER_KINDS
+from tasks.precomputed import ATTACK_KINDS
+from tasks.specs import AlgorithmSpec
+from tests.toy import make_model
+
+KINDS = {"attacks": ATTACK_KINDS, "detectors": DETECTORS, "purifiers": PURIFIER_KINDS}
+OFFERED = sorted(
+    {
+        (what, name)
+        for family in families().values()
+        for what in KINDS
+        for name in getattr(family, what)
+        if name != NONE
+    }
+)
+
+
+def made(what: str, name: str, values: dict[str, Any]) -> Any:
+    content = {key: value for key, value in values.items() if value is not None}
+    if name == COMPOSITION:
+        spec = AlgorithmSpec(name=content["line"])
+    else:
+        spec = AlgorithmSpec.model_validate({"name": name, **content})
+    given = {"model": make_model().eval(), "pipeline": Pipeline("pillow", "linear", False, (8, 8))}
+    return build(KINDS[what], spec, what, **given, home=Path(), device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("what", "name"), OFFERED)
+def test_first_values_make_the_algorithm(what: str, name: str) -> None:
+    controls = choice(what, name).controls
+    shown = {control.name: control.show(control.first) for control in controls}
+    read = {control.name: control.read(shown[control.name]) for control in controls}
+    algorithm = made(what, name, read)
+    for control in controls:
+        if control.kind in ("number", "whole"):
+            assert getattr(algorithm, control.name) == pytest.approx(control.first, abs=3e-6)
+
+
+@pytest.mark.parametrize(("what", "name"), OFFERED)
+def test_sliders_reach_what_is_allowed_and_no_more(what: str, name: str) -> None:
+    for control in choice(what, name).controls:
+        if control.kind not in ("number", "whole"):
+            continue
+        low = -control.reach if control.low is None else control.low
+        first = control.show(control.first)
+        assert low <= first <= control.reach or control.unit == "/255", control
+        assert control.high is None or control.reach <= control.high
+        assert 0 < control.step <= control.reach - low
+        assert control.doc
+
+
+def test_every_kind_of_system_has_what_it_needs() -> None:
+    found = families()
+    assert list(found) == ["classifier", "scaling", "quality", "patch", "face"]
+    for family in found.values():
+        assert NONE not in family.attacks
+        assert family.purifiers[0] == NONE
+        for what in KINDS:
+            names = getattr(family, what)
+            assert len(set(names)) == len(names)
+    offered = {name for family in found.values() for name in family.attacks}
+    assert set(ATTACK_KINDS) - offered == {"Precomputed", "ControlPatch"}
+    offered = {name for family in found.values() for name in family.detectors}
+    assert set(DETECTORS) <= offered
+    offered = {name for family in found.values() for name in family.purifiers}
+    missing = set(PURIFIER_KINDS) - offered
+    assert missing == {"Defense", "Sequence", "Average", "NoiseGate"}
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [("8", 8 / 255), (0, 0.0), (255, 1.0)],
+)
+def test_values_in_255ths(shown: Any, expected: float) -> None:
+    control = Control("epsilon", "number", 8 / 255, unit="/255")
+    assert control.read(shown) == pytest.approx(expected)
+    assert control.show(8 / 255) == 8
+
+
+@pytest.mark.parametrize("shown", ["", None, "many", math.nan, "inf"])
+def test_what_is_no_number_is_named(shown: Any) -> None:
+    with pytest.raises(ValueError, match="epsilon: expected a number"):
+        Control("epsilon", "number", 0.1).read(shown)
+
+
+def test_words_and_switches() -> None:
+    assert Control("pruned", "switch", True).read(False) is False
+    assert Control("window", "text", "").read(" ") is None
+    assert Control("window", "text", "").read("3") == 3
+    assert Control("prior", "text", "").read("prior-cifar10") == "prior-cifar10"
+    assert Control("steps", "whole", 3).read(7.0) == 7
+
+
+def test_class_names() -> None:
+    names = app_choices.classes_of("torchvision:resnet18")
+    assert names is not None
+    assert (len(names), names[1]) == (1000, "goldfish")
+    assert app_choices.classes_of("cifar-resnet") == app_choices.CIFAR
+    assert app_choices.classes_of("unknown") is None
