@@ -20,6 +20,7 @@ from flows.report import render
 from flows.runners import Runner, chunk_task, task_runner, worker_count
 from flows.schedule import chunk_order, drive
 from storage.files import Place, check_writable, exclusive, store_root
+from tasks import begun
 from tasks.budget import check_budget
 from tasks.errors import RequirementError
 from tasks.listening import listening
@@ -193,6 +194,7 @@ def compute(ready: Prepared, write: Callable[[Survey], dict[str, Any]]) -> Outco
         write: writes the outputs of the finished run and returns its summary.
     """
     bench, state = ready.bench, ready.state
+    begun.note(state)
     workers = worker_count(bench)
     dashboard = ProgressArtifact(bench.spec.name, state)
     with (
@@ -211,6 +213,7 @@ def compute(ready: Prepared, write: Callable[[Survey], dict[str, Any]]) -> Outco
         tasks = len(ready.early) + make_chunks(ready, runner, finished_one)
         progress.say("writing summary and report")
         summary = write(state)
+        begun.finish(state)
     folder = bench.store.run(bench.spec.name)
     stages = progress.figures.plain()
     return Outcome(folder, tasks, state.total, progress.figures.seconds(), summary, stages=stages)

@@ -32,14 +32,20 @@ class Watch:
     Args:
         bench: the run, its dataset listed.
         clock: seconds since 1970.
+        state: the same as a survey that knows of no chunk; none: it is made.
     """
 
-    def __init__(self, bench: Workbench, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        bench: Workbench,
+        clock: Callable[[], float] = time.time,
+        state: Survey | None = None,
+    ) -> None:
         if not bench.dataset.opened:
             bench.catalogue(keep=False)
-        plan = Plan(bench)
+        plan = Plan(bench) if state is None else state.plan
         self.bench = bench
-        self.state = Survey(bench, plan, bench.dataset.chunk_count)
+        self.state = state or Survey(bench, plan, bench.dataset.chunk_count)
         self.stages = {
             node.name: StageFigures(node.kind, total=len(self.state.indices(node))) for node in plan
         }

@@ -45,10 +45,14 @@ class Survey:
             if given is None:
                 return None
             inputs[role] = given
-        digests = inputs_digest(self.bench, node, index, inputs)
+        digests = self.digests(node, index, inputs)
         lone = node.kind == "ingest" or node.gathers
         source = None if lone else self.done[("ingest", index)]
         return Work(node, index, chunk_key(digests), digests, inputs, source)
+
+    def digests(self, node: Node, index: int, inputs: dict[str, Input]) -> dict[str, str]:
+        """Content digest of everything a chunk is made from, by role."""
+        return inputs_digest(self.bench, node, index, inputs)
 
     def _needed(self, node: Node, index: int) -> Iterator[tuple[str, str, int]]:
         """Role, node and number of every chunk that a chunk is made from."""
