@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from flows.report import fill
-from flows.requirements import signed
+from flows.requirement_words import signed
 from flows.scorecard import BETWEEN, DASH, TITLES, number
 from tasks.comparison_plot import difference_plots
 from tasks.requirements import where

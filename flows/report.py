@@ -26,8 +26,8 @@ from flows.patch_page import (
 )
 from flows.patch_verdict import patch_verdict
 from flows.quality_page import leaderboard_table, quality_verdict
-from flows.requirements import sections
-from flows.requirements import verdict as requirement_verdict
+from flows.requirement_words import sections
+from flows.requirement_words import verdict as requirement_verdict
 from flows.resize import sentence, view
 from flows.scaling_verdict import scaling_verdict
 from flows.scorecard import (

@@ -8,6 +8,7 @@ one listens, the terminal shows warnings and nothing else.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import logging
 import os
@@ -193,11 +194,11 @@ def _tell_prefect() -> None:
         return
     if not context.get_settings_context().settings.logging.to_api.enabled:
         return
-    from prefect.logging.handlers import APILogHandler
-
+    # by name: Prefect is there by now, and whoever does without it is not to need it for this
+    kind = importlib.import_module("prefect.logging.handlers").APILogHandler
     with _lock:
-        if not any(isinstance(handler, APILogHandler) for handler in LOG.handlers):
-            handler = APILogHandler(logging.INFO)
+        if not any(isinstance(handler, kind) for handler in LOG.handlers):
+            handler = kind(logging.INFO)
             # a record from outside of a run, such as a lease's, has no log to go to
             handler.addFilter(lambda record: _in_run(context))
             LOG.addHandler(handler)

@@ -13,7 +13,8 @@ from typer.testing import CliRunner, Result
 from flows import gates
 from flows.cli import Exit, app
 from flows.report import render
-from flows.requirements import raise_unmet, sections, signed, verdict
+from flows.requirement_words import sections, signed, verdict
+from flows.requirements import raise_unmet
 from flows.scorecard import DASH
 from tasks.errors import RequirementError
 from tasks.outputs import write_outputs
