@@ -16,6 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TypeVar
 from urllib.parse import unquote, urlparse
@@ -115,6 +116,16 @@ def write_atomic(path: Place, data: bytes) -> None:
         _patiently(write)
     except OSError as error:
         raise as_store_error(error, path) from error
+
+
+def modified(path: Place) -> datetime | None:
+    """When a file was written last; None where it is not there."""
+    try:
+        if isinstance(path, ObjectPath):
+            return path.modified()
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    except OSError:
+        return None
 
 
 def read_patiently(path: Place) -> bytes:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
 from pathlib import PurePosixPath
@@ -165,6 +166,18 @@ class ObjectPath:
         with _explained(str(self)):
             found = obstore.get(self._store, self.key)
             return bytes(found.bytes()), str(found.meta["e_tag"])
+
+    def modified(self) -> datetime:
+        """When the object was written last.
+
+        Raises:
+            FileNotFoundError: where there is none.
+        """
+        import obstore
+
+        with _explained(str(self)):
+            found: datetime = obstore.head(self._store, self.key)["last_modified"]
+            return found
 
     def read_text(self, encoding: str = "utf-8") -> str:
         """The object as text."""

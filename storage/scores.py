@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,6 +30,36 @@ def read_rows(path: Place) -> pa.Table:
     """
     try:
         return pq.read_table(pa.BufferReader(read_patiently(path)), page_checksum_verification=True)
+    except (OSError, pa.ArrowException) as error:
+        raise DamagedChunk(f"cannot read the rows in {path}: {error}") from error
+
+
+def read_columns(path: Place, names: Sequence[str]) -> pa.Table:
+    """Read some columns of a file; the others are not read.
+
+    Returns:
+        The columns that the file has, in the order of the file.
+
+    Raises:
+        DamagedChunk: where the file is absent or a page does not agree with its checksum.
+    """
+    try:
+        with path.open("rb") as source:
+            file = pq.ParquetFile(source, page_checksum_verification=True)
+            return file.read([name for name in file.schema_arrow.names if name in names])
+    except (OSError, pa.ArrowException) as error:
+        raise DamagedChunk(f"cannot read the rows in {path}: {error}") from error
+
+
+def column_types(path: Place) -> dict[str, pa.DataType]:
+    """Names and types of the columns of a file.
+
+    Raises:
+        DamagedChunk: where the file is absent or damaged.
+    """
+    try:
+        with path.open("rb") as source:
+            return {field.name: field.type for field in pq.ParquetFile(source).schema_arrow}
     except (OSError, pa.ArrowException) as error:
         raise DamagedChunk(f"cannot read the rows in {path}: {error}") from error
 
