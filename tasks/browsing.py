@@ -406,6 +406,8 @@ class Gallery:
     def _whole(self, node: StoredNode, name: str) -> NDArray[np.int64]:
         """A column of whole numbers, -1 where there is none."""
         values = self._column(node, name)
+        if values.dtype.kind == "f":
+            values = np.where(np.isnan(values), -1, values)
         return np.asarray(values, dtype=np.int64)
 
     def _numbers(self, node: StoredNode, name: str) -> Numbers:
