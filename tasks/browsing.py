@@ -341,7 +341,7 @@ class Gallery:
             )
 
     def _figures(self, view: View) -> list[str]:
-        hidden = ("confidence", "loss", "linf_moved", "l2_moved", "similarity")
+        hidden = ("confidence", "loss", "linf_moved", "l2_moved", "target_linf", "similarity")
         return [
             name
             for name in self.columns(view)

@@ -210,7 +210,7 @@ def _model(said: Content) -> str:
         found = said.get(name)
         if isinstance(found, dict) and found.get("name"):
             return str(found["name"])
-    return str(said.get("architecture", ""))
+    return str(said.get("architecture") or "")
 
 
 def _images(said: Content) -> int | None:

@@ -117,7 +117,7 @@ class Card:
 
         metric = str(row["metric"])
         between = interval(metric, row)
-        told = f"<small>{escape(between)}</small>" if between else ""
+        told = f" <small>{escape(between)}</small>" if between else ""
         cells = "".join(f"<td>{_label(row[name])}</td>" for name, _ in COLUMNS[1:4])
         knowledge = row.get("knowledge")
         note = " <small>given the clean original</small>" if knowledge == "reference" else ""

@@ -93,7 +93,11 @@ class Images:
                 .classes("br-jump")
             )
             ui.label("left and right arrow: pages; click: larger").classes("muted small")
-        self.strips = ui.html(sanitize=False).props('id="br-images"')
+        self.strips = ui.html(sanitize=False)
+        with ui.element("nav").classes("br-pager").props('aria-label="Pages of images, again"'):
+            # beneath the images, where a thumb is when they have been looked at
+            self.back = ui.button("Previous", on_click=lambda: self._step(-1)).props("flat no-caps")
+            self.forth = ui.button("Next", on_click=lambda: self._step(1)).props("flat no-caps")
         await self.refresh()
 
     async def refresh(self) -> None:
@@ -162,8 +166,10 @@ class Images:
             f"page {count(page.number)} of {count(page.pages)} \u00b7 "
             f"{count(page.found)}{of} images"
         )
-        self.previous.set_enabled(page.number > 1)
-        self.following.set_enabled(page.number < page.pages)
+        for button in (self.previous, self.back):
+            button.set_enabled(page.number > 1)
+        for button in (self.following, self.forth):
+            button.set_enabled(page.number < page.pages)
         self._filling = True
         try:
             self.jump.max = page.pages
@@ -190,6 +196,10 @@ class Images:
     async def _jumped(self, event: Any) -> None:
         if not self._filling and event.value is not None and int(event.value) != self.number:
             await self.turn_to(int(event.value))
+
+    async def _step(self, step: int) -> None:
+        await self.turn_to(self.number + step)
+        ui.run_javascript("document.querySelector('.br-strips')?.scrollIntoView()")
 
     async def turn_to(self, number: int) -> None:
         """Show another page."""

@@ -11,6 +11,8 @@ from tasks.browsing import DETECTOR, Page, Pane, Shot
 
 SIDE = 240
 """Longest side to which large pictures are reduced in a strip."""
+GOALS = ("o1", "o2")
+"""Figures that are true or false of an image."""
 ROLES = {"difference": "difference \u00d7\u00a0{}"}
 
 
@@ -80,12 +82,10 @@ class Strips:
 
     def _figures(self, shot: Shot) -> str:
         shown = [
-            f"<span>{escape(self.title(name))} {escape(self._value(name, value))}</span>"
-            for name, value in shot.figures
+            f"<span>{escape(self._figure(name, value))}</span>" for name, value in shot.figures
         ]
         if shot.by is not None and shot.by[0] not in dict(shot.figures):
-            name, value = shot.by
-            shown.append(f"<span>{escape(self.title(name))} {value:.4g}</span>")
+            shown.append(f"<span>{escape(self._figure(*shot.by))}</span>")
         for flag in shot.flags:
             kind, word = "", ""
             if flag.flagged is not None:
@@ -101,5 +101,9 @@ class Strips:
         found: str = self._titles.get(name, name.replace("_", " "))
         return found
 
-    def _value(self, name: str, value: float) -> str:
-        return "\u221e" if math.isinf(value) else str(self._number(name, value))
+    def _figure(self, name: str, value: float) -> str:
+        if name in GOALS:
+            return f"{self.title(name)} {'reached' if value else 'missed'}"
+        title, _, unit = self.title(name).partition(", ")
+        text = "\u221e" if math.isinf(value) else self._number(name, value)
+        return f"{title} {text}\u00a0{unit}" if unit else f"{title} {text}"
