@@ -34,6 +34,9 @@ from tasks.workbench import Workbench
 CALIBRATION = 40
 """Clean pictures that a detector's threshold is set on."""
 
+EVERY = 0.05
+"""Seconds between two words on how far a stage is, at least."""
+
 
 class Asked(Protocol):
     """What is to be done, with what, to which picture: see :class:`tasks.preview.Preview`."""
@@ -106,7 +109,7 @@ class Trial:
 
     def run(self) -> None:
         """Do everything, stage by stage."""
-        self._thread = threading.current_thread()
+        self._thread, self._said = threading.current_thread(), 0.0
         mode = Stoppable(self.stop, self._stepped)
         with mode, listening(self._within):
             self._mode = mode
@@ -323,8 +326,17 @@ class Trial:
 
     def _stepped(self, gradients: int) -> None:
         steps = self._steps()
-        if self._now == "attack" and steps:
-            self.told.stage("attack", min(1.0, (gradients - self._base) / steps))
+        done = gradients - self._base
+        if self._now == "attack" and steps and (self._is_due() or done >= steps):
+            self.told.stage("attack", min(1.0, done / steps))
+
+    def _is_due(self) -> bool:
+        """Whether it is time to say how far the work is; more often nobody can look."""
+        now = time.monotonic()
+        due = now - self._said >= EVERY
+        if due:
+            self._said = now
+        return due
 
     def _steps(self) -> int:
         attack: AttackSpec | None = self.attack
@@ -335,5 +347,5 @@ class Trial:
         return steps * max(1, int(getattr(algorithm, "restarts", 1) or 1)) * attack.draws
 
     def _within(self, stage: str, done: int, total: int) -> None:
-        if threading.current_thread() is self._thread:
+        if threading.current_thread() is self._thread and (self._is_due() or done == total):
             self.told.stage(stage.partition("/")[0], done / max(1, total))

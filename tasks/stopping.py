@@ -10,8 +10,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 
-class Stopped(Exception):
-    """Somebody asked for the work to be stopped."""
+class Stopped(BaseException):
+    """Somebody asked for the work to be stopped; no failure, so that nobody handles it as one."""
 
 
 class Stoppable(TorchFunctionMode):

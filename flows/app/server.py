@@ -20,6 +20,10 @@ ICON = (
 )
 
 
+RECONNECT = 60.0
+"""Seconds for which a page that was lost may come back to its work, on a machine that is busy."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """How the app is served.
@@ -89,6 +93,7 @@ def serve(settings: Settings) -> None:
         native=settings.native,
         reload=False,
         tailwind=False,
+        reconnect_timeout=RECONNECT,
         show_welcome_message=False,
         uvicorn_logging_level="warning",
     )

@@ -96,7 +96,7 @@ class Controls:
             auto_upload=True,
             on_upload=handler,
             on_rejected=lambda: self.complain(
-                f"expected a picture of at most {self.largest >> 20} MB"
+                f"expected a picture, such as PNG or JPEG, of at most {self.largest >> 20} MB"
             ),
             max_file_size=self.largest,
         ).classes("drop").props(

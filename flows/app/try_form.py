@@ -16,6 +16,8 @@ from tasks.try_pictures import Album, Picture
 SHAPES, PHOTOS, DROPPED, DATASET = "built-in shapes", "built-in photographs", "dropped", "dataset"
 LARGEST_SIDE = 1024
 """Pixels of a side that pictures are worked at, at most."""
+FPR = 0.1
+"""False-positive rate of thresholds: the built-in photographs are too few for a smaller one."""
 KINDS = {"attack": "attacks", "detector": "detectors", "purifier": "purifiers"}
 
 
@@ -84,7 +86,7 @@ class Form:
         self.encoder = app_choices.encoders()[0]
         self.threshold = 0.8
         self.scale = 1.0
-        self.library, self.algorithm, self.target = "pillow", "linear", 64
+        self.library, self.algorithm, self.target = "torch", "linear", 64
         self.side = 0
         self.calibrate = True
         self._albums: dict[str, Album] = {}
@@ -204,11 +206,15 @@ class Form:
                     self._check_text("line" if name == "name" else name, value)
         content: dict[str, Any] = {"name": f"try-{self.family.name}", "dataset": self.stated()}
         content |= self._subject()
+        for part in parts:
+            if part is not None:
+                part["label"] = part["name"]
         if attack is not None:
             if self.family.name == "scaling":
                 attack["targets"] = "other-image"
             content["attacks"] = [attack]
         if detector is not None:
+            detector["fpr"] = FPR
             content["detectors"] = [detector]
         if purifier is not None:
             content["purifiers"] = [purifier]

@@ -29,13 +29,16 @@ class Job:
     events: SimpleQueue[Event] = field(default_factory=SimpleQueue)
 
     def news(self) -> list[Event]:
-        """What has happened since the last call."""
+        """What has happened since the last call; of stages the last word only."""
         found: list[Event] = []
         while True:
             try:
-                found.append(self.events.get_nowait())
+                event = self.events.get_nowait()
             except Empty:
                 return found
+            if event[0] == "stage" and found and found[-1][0] == "stage":
+                found.pop()
+            found.append(event)
 
 
 class Worker:

@@ -154,7 +154,9 @@ def test_names_of_code_are_not_taken(tmp_path: Path) -> None:
         with pytest.raises(SpecError, match="line"):
             form.content()
     form.purifier.values["line"] = "median(3) > unsharp(1)"
-    assert form.content()["purifiers"] == [{"name": "median(3) > unsharp(1)"}]
+    assert form.content()["purifiers"] == [
+        {"name": "median(3) > unsharp(1)", "label": "median(3) > unsharp(1)"}
+    ]
 
 
 def test_the_shelf_forgets_the_oldest_and_what_is_dropped() -> None:
