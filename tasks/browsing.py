@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from tasks.bounded import Bounded
 from tasks.stored_images import StoredImages, StoredNode
+from tasks.views import DETECTOR, ORDERS, Answer, Flag, Page, Pane, Shot, View
 
 Numbers = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -27,7 +27,6 @@ PAGE = 24
 """Images of a page."""
 KEPT = 96 << 20
 """Bytes of columns and orders that are kept, at most."""
-ORDERS = ("worst", "best", "place")
 WORSE_WHEN_HIGH = (
     "linf",
     "l2",
@@ -42,101 +41,6 @@ WORSE_WHEN_HIGH = (
 """Columns of which the defender wants low values; of the others it wants high ones."""
 UNORDERED = ("label", "prediction", "target_prediction", "person", "score")
 """Columns of numbers that have no better or worse."""
-DETECTOR = "detector: "
-"""Before the label of a detector where its score is what images are ordered by."""
-
-
-@dataclass(frozen=True)
-class View:
-    """Which images are looked at, and in which order.
-
-    Args:
-        attack: label, or ``"none"``.
-        purifier: label, or ``"none"``.
-        show: ``"all"``, ``"fooled"``, ``"restored"``, ``"wrong"`` or ``"flagged"``.
-        detector: that flags; the first of the attack's where it is empty.
-        by: column that says what is worst; the first of :meth:`Gallery.columns` where it is empty.
-        order: one of :data:`ORDERS`.
-        search: part of a name, in either case.
-    """
-
-    attack: str = "none"
-    purifier: str = "none"
-    show: str = "all"
-    detector: str = ""
-    by: str = ""
-    order: str = "place"
-    search: str = ""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a model said of a picture: class, confidence, and whether that is right if known."""
-
-    said: str
-    confidence: float
-    right: bool | None
-
-
-@dataclass(frozen=True)
-class Pane:
-    """One picture of a strip.
-
-    Args:
-        role: what it shows.
-        node: number of the stage that made it.
-        difference: it shows what the stage changed, not what it made.
-        answer: what a model said of it.
-        score: of a quality metric or face encoder, with its name.
-    """
-
-    role: str
-    node: int
-    difference: bool = False
-    answer: Answer | None = None
-    score: tuple[str, float] | None = None
-
-
-@dataclass(frozen=True)
-class Flag:
-    """What a detector said of an image; ``flagged`` is None where it has no threshold."""
-
-    detector: str
-    score: float
-    flagged: bool | None
-
-
-@dataclass(frozen=True)
-class Shot:
-    """One image of a page: its pictures and its figures."""
-
-    place: int
-    name: str
-    truth: str
-    panes: list[Pane]
-    figures: list[tuple[str, float]]
-    flags: list[Flag]
-    by: tuple[str, float] | None = None
-
-
-@dataclass(frozen=True)
-class Page:
-    """Some images of a run.
-
-    Args:
-        shots: the images.
-        number: of the page, from 1.
-        pages: how many there are, at least 1.
-        found: images that the filters leave.
-        total: images of the run.
-    """
-
-    shots: list[Shot] = field(default_factory=list)
-    number: int = 1
-    pages: int = 1
-    found: int = 0
-    total: int = 0
-
 
 _columns: Bounded[NDArray[Any]] = Bounded(KEPT, size=lambda array: array.nbytes + 100)
 

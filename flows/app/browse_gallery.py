@@ -14,8 +14,8 @@ from nicegui import ui
 from flows.app.browse_strips import Strips
 from flows.app.browse_words import address, count, sentence
 from storage.errors import StorageError
-from tasks.browsing import ORDERS, Page, View
 from tasks.library import Library, Opened
+from tasks.views import ORDERS, Page, View
 
 SHOWS = {
     "all": "all images",

@@ -7,7 +7,7 @@ from html import escape
 from urllib.parse import quote
 
 from flows.app.browse_words import DASH
-from tasks.browsing import DETECTOR, Page, Pane, Shot
+from tasks.views import DETECTOR, Page, Pane, Shot
 
 SIDE = 240
 """Longest side to which large pictures are reduced in a strip."""

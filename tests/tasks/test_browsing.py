@@ -13,7 +13,8 @@ import pytest
 
 from tasks import stored_images
 from tasks.bounded import Bounded
-from tasks.browsing import Gallery, View
+from tasks.browsing import Gallery
+from tasks.views import View
 from tests.tasks.stored import WrittenDown, finished_run, library, rows_of
 
 ATTACKED = View("a", "p")

@@ -15,10 +15,10 @@ from storage.errors import DamagedChunk
 from storage.files import exclusive
 from storage.images import read_images
 from tasks import begun
-from tasks.browsing import View
 from tasks.outputs import write_outputs
 from tasks.stored_runs import NotStored
 from tasks.survey import survey
+from tasks.views import View
 from tests.tasks.stored import PAGE, decoded, gallery_of, library
 from tests.toy import Finished, bench, compute
 

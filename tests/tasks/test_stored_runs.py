@@ -19,10 +19,10 @@ from storage.errors import DamagedChunk, StorageError
 from storage.images import read_images
 from storage.ledger import digest_of
 from storage.objects import ObjectPath
-from tasks.browsing import View
 from tasks.library import Library
 from tasks.stored_pictures import Pictures
 from tasks.stored_runs import NotStored
+from tasks.views import View
 from tests.cloud import fresh_url
 from tests.tasks.stored import PAGE, decoded, finished_run, gallery_of, library
 
