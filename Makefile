@@ -6,13 +6,14 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 STORE ?= demo-store
 export PIP_CONSTRAINT =
 
-.PHONY: demo up down test test-slow soak check format bench clean
+.PHONY: demo up down app test test-slow soak check format bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       run attack, detector and purifiers on a built-in data set, with a kill and a resume"
 	@echo "make up         start a Prefect server and a worker here, and deploy everything (PORT=4300 for another port)"
 	@echo "make down       stop both"
+	@echo "make app        build the app as one executable file: dist/image-defender-app"
 	@echo "make test       run the tests"
 	@echo "make test-slow  run the slow and real-data tests"
 	@echo "make soak       ten minutes of kills, corruption and faults, compared with an undisturbed run"
@@ -43,6 +44,20 @@ up: $(VENV)/.run
 
 down: $(VENV)/.run
 	@$(BIN)/image-defender down
+
+# an environment of its own, with a torch for processors alone: the file is a fifth of the size
+APP_VENV ?= .venv-app
+APP_PIP = $(APP_VENV)/bin/python -m pip --disable-pip-version-check -q
+CPU_TORCH ?= torch==2.13.0+cpu
+CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+app: packaging/app.spec packaging/requirements.txt
+	@$(PYTHON) -m venv $(APP_VENV)
+	@echo "installing into $(APP_VENV): about 1.5 GB"
+	@$(APP_PIP) install '$(CPU_TORCH)' 2>/dev/null || $(APP_PIP) install '$(CPU_TORCH)' --extra-index-url $(CPU_INDEX)
+	@grep -v '^torch' constraints.txt > $(APP_VENV)/constraints.txt
+	@$(APP_PIP) install -c $(APP_VENV)/constraints.txt -r packaging/requirements.txt
+	$(APP_VENV)/bin/pyinstaller --noconfirm --distpath dist --workpath build/app packaging/app.spec
+	@ls -l dist/image-defender-app
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 -q

@@ -16,6 +16,8 @@ from tasks.try_pictures import Album, Picture
 SHAPES, PHOTOS, DROPPED, DATASET = "built-in shapes", "built-in photographs", "dropped", "dataset"
 LARGEST_SIDE = 1024
 """Pixels of a side that pictures are worked at, at most."""
+OTHER = 3
+"""Places between a picture and the second one, where none was given."""
 FPR = 0.1
 """False-positive rate of thresholds: the built-in photographs are too few for a smaller one."""
 KINDS = {"attack": "attacks", "detector": "detectors", "purifier": "purifiers"}
@@ -86,7 +88,8 @@ class Form:
         self.encoder = app_choices.encoders()[0]
         self.threshold = 0.8
         self.scale = 1.0
-        self.library, self.algorithm, self.target = "torch", "linear", 64
+        self.library, self.algorithm = "torch", "linear"
+        self.target = 64 if app_choices.has_photos() else 8
         self.side = 0
         self.calibrate = True
         self._albums: dict[str, Album] = {}
@@ -176,7 +179,7 @@ class Form:
         if self.source == DROPPED:
             what = "the person to be taken for" if self.family.name == "face" else "to be hidden"
             raise SpecError(f"second picture: expected one, {what}; got none")
-        return self.album().take(self.place + max(1, len(self.album()) // 2))
+        return self.album().take(self.place + OTHER)
 
     def calibration(self) -> Album | None:
         """Clean pictures for the thresholds of detectors, None where there are none."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 POLL = 0.05
 """Seconds between two looks at how far the work is."""
 SHOW_RESULTS = (
-    "if (innerWidth < 760) document.querySelector('.results').scrollIntoView({behavior: 'smooth'})"
+    "if (innerWidth < 760) document.querySelector('.results').scrollIntoView()"
 )
 """On a narrow screen the results are below everything that can be set."""
 KEYS = "R try, Esc stop, N next, + and - zoom, 0 whole picture, D light or dark"
@@ -99,7 +99,6 @@ class Trying:
         self.bar.visible = True
         self.bar.value = 0
         self.halt.enable()
-        ui.run_javascript(SHOW_RESULTS)
         self.worker.start(make)
         self.timer.activate()
 
@@ -151,6 +150,8 @@ class Trying:
             self.bar.value = share or 0
         elif kind == "pane":
             self.panes.add(given[0])
+            if len(self.panes.shown) == 1:
+                ui.run_javascript(SHOW_RESULTS)
         elif kind == "suspicion":
             self.panes.suspect(given[0])
         elif kind == "took":
