@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +25,21 @@ NARROW = {"width": 390, "height": 844}
 WIDE = {"width": 1280, "height": 900}
 
 
-@contextmanager
-def app_at(store: Path, data: Path, *words: str) -> Iterator[str]:
+def app_at(store: Path, data: Path, *words: str) -> AbstractContextManager[str]:
     """The app on a store; gives its address."""
-    command = [sys.executable, "-m", "flows.cli", "app", "--no-open", "--port", "0"]
-    command += ["--store", str(store), "--data", str(data), *words]
-    # it would take itself for a test of NiceGUI's own
+    command = [sys.executable, "-m", "flows.cli", "app", "--store", str(store), "--data", str(data)]
+    # with these variables it would take itself for a test of NiceGUI's own
     kept = {name: value for name, value in os.environ.items() if "PYTEST" not in name}
+    return served([*command, *words], {**kept, "OMP_NUM_THREADS": "1"}, ROOT)
+
+
+@contextmanager
+def served(command: list[str], environment: dict[str, str], folder: Path) -> Iterator[str]:
+    """A process that serves the app; gives its address."""
     process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env={**kept, "OMP_NUM_THREADS": "1"},
+        [*command, "--no-open", "--port", "0"],
+        cwd=folder,
+        env=environment,
         stdout=subprocess.PIPE,
         text=True,
     )
