@@ -22,6 +22,8 @@ def framed(here: str) -> Iterator[None]:
     """
     ui.page_title(f"{here} · image-defender")
     ui.add_head_html(f"<style>{STYLE}</style><script>{SCRIPT}</script>")
+    # seen at once, while the browser still reads the scripts; the page then lies over it
+    ui.add_body_html('<div class="begins" aria-hidden="true">image-defender</div>')
     ui.dark_mode(None)
     with ui.header().classes("top"):
         ui.label("image-defender").classes("name")

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 POLL = 0.05
 """Seconds between two looks at how far the work is."""
-SHOW_RESULTS = (
-    "if (innerWidth < 760) document.querySelector('.results').scrollIntoView()"
-)
+SHOW_RESULTS = "if (innerWidth < 760) document.querySelector('.results').scrollIntoView()"
 """On a narrow screen the results are below everything that can be set."""
 KEYS = "R try, Esc stop, N next, + and - zoom, 0 whole picture, D light or dark"
 
@@ -150,8 +148,6 @@ class Trying:
             self.bar.value = share or 0
         elif kind == "pane":
             self.panes.add(given[0])
-            if len(self.panes.shown) == 1:
-                ui.run_javascript(SHOW_RESULTS)
         elif kind == "suspicion":
             self.panes.suspect(given[0])
         elif kind == "took":
@@ -161,6 +157,7 @@ class Trying:
         elif kind == "ended":
             self.worker.stop()
             seconds = sum(self.panes.seconds.values())
+            ui.run_javascript(SHOW_RESULTS)
             self._rest("failed" if self.problem.visible else f"done in {seconds:.2f} s")
 
     def save_report(self) -> None:
