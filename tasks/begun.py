@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from storage.errors import DamagedChunk
-from storage.files import Place, remove, write_atomic
+from storage.files import Place, remove, sweep, write_atomic
 from storage.ledger import digest_of
 from tasks.nodes import Node
 
@@ -95,7 +95,9 @@ def note(state: Survey) -> None:
 
 def finish(state: Survey) -> None:
     """Take the note back: the outputs are written."""
-    remove(state.bench.store.run(state.bench.spec.name) / NOTE)
+    folder = state.bench.store.run(state.bench.spec.name)
+    sweep(folder, NOTE)
+    remove(folder / NOTE)
 
 
 def read_begun(folder: Place) -> Begun | None:

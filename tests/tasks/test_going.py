@@ -108,3 +108,11 @@ def test_a_damaged_note_gives_a_sentence(tmp_path: Path) -> None:
     assert [run.state for run in shelf.runs()] == ["damaged"]
     with pytest.raises(DamagedChunk, match=begun.NOTE):
         shelf.open("toy")
+
+
+def test_what_a_killed_note_left_goes_with_the_note(tmp_path: Path) -> None:
+    state = begin(tmp_path, 0)
+    folder = state.bench.store.run("toy")
+    (folder / f".{begun.NOTE}.0123456789ab.tmp").write_bytes(b"{")
+    begun.finish(state)
+    assert list(folder.iterdir()) == []
