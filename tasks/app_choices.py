@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import yaml
@@ -188,6 +189,7 @@ def _with_first(names: tuple[str, ...], *first: str) -> tuple[str, ...]:
     return (*first, *(name for name in names if name not in first))
 
 
+@cache
 def families() -> dict[str, Family]:
     """The five families, by name."""
     plain = tuple(
@@ -250,6 +252,7 @@ def families() -> dict[str, Family]:
     return {family.name: family for family in made}
 
 
+@cache
 def choice(what: str, name: str) -> Choice:
     """What is to be known of an algorithm.
 

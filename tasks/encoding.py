@@ -59,7 +59,7 @@ def data_uri(pixels: Pixels, side: int, *, exact: bool = False) -> tuple[str, in
         The data URI, its width and its height.
     """
     limit = max(side, CRISP)
-    picture = Image.fromarray(channels_last(pixels))
+    picture = Image.fromarray(_channels_last(pixels))
     reduced = max(picture.size) > limit
     if reduced:
         scale = limit / max(picture.size)
@@ -77,7 +77,7 @@ def data_uri(pixels: Pixels, side: int, *, exact: bool = False) -> tuple[str, in
     return f"data:image/{kind};base64,{text}", picture.width, picture.height
 
 
-def channels_last(pixels: Pixels) -> Pixels:
+def _channels_last(pixels: Pixels) -> Pixels:
     """Pixels (h, w) or (h, w, 3) of (c, h, w), as Pillow takes them."""
     if pixels.shape[0] in (1, 2):
         return np.ascontiguousarray(pixels[0])

@@ -105,10 +105,6 @@ class Preview:
         with tempfile.TemporaryDirectory(prefix="image-defender-") as store:
             Trial(self, store, told, stop).run()
 
-    def lend(self, bench: Workbench) -> None:
-        """Give a workbench models that are loaded already."""
-        self.subjects.give(bench)
-
     def as_yaml(self) -> str:
         """The specification that does this to a whole dataset."""
         content = {name: value for name, value in self.content.items() if name != "compute"}

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from defender import metrics
@@ -17,9 +15,10 @@ from defender.explain import overlay
 from defender.models.face_encoder import similarity
 from defender.norms import from_uint8, to_uint8
 from storage.images import Pixels
-from tasks.encoding import FACTORS, amplified, change_of, channels_last
+from tasks.encoding import amplification, amplified, change_of
 from tasks.errors import ModelError
 from tasks.quality_scores import opinion
+from tasks.result_files import encoded
 from tasks.workbench import Workbench
 
 SHOWN_CLASSES = 5
@@ -66,9 +65,7 @@ class Pane:
     @property
     def png(self) -> bytes:
         """The picture as a file, without loss."""
-        sink = io.BytesIO()
-        Image.fromarray(channels_last(self.pixels)).save(sink, "PNG")
-        return sink.getvalue()
+        return encoded(self.pixels)
 
 
 def as_tensor(pixels: Pixels, device: torch.device) -> Tensor:
@@ -149,7 +146,7 @@ class Views:
             return None
         change = change_of(self.clean, pixels)
         largest = int(np.abs(change).max(initial=0))
-        factor = next((f for f in FACTORS if f * largest <= 127), 1)
+        factor = amplification([change])
         return Pane(
             f"difference \u00d7 {factor}",
             amplified(change, factor),

@@ -7,49 +7,33 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from defender.explain import gradcams, seen_region
 from defender.metrics.rates import conformal_threshold
-from storage.errors import SourceError
 from storage.images import Pixels
-from storage.ingest import ingest_chunk
 from tasks.chunk import Chunk
 from tasks.compute import compute_chunk
-from tasks.errors import SpecError
 from tasks.examples import seen_by_model
 from tasks.faces import embeddings
 from tasks.listening import listening
 from tasks.nodes import Node
 from tasks.preview_panes import Pane, Views, as_pixels, as_tensor, heat_pane, parts_panes
-from tasks.specs import AttackSpec, Spec, label_of
+from tasks.specs import AttackSpec, label_of
 from tasks.stopping import Stoppable
 from tasks.survey import survey
-from tasks.try_pictures import Album, Picture, of_one
+from tasks.try_pictures import decoded, of_one
 from tasks.workbench import Workbench
+
+if TYPE_CHECKING:
+    from tasks.preview import Preview
 
 CALIBRATION = 40
 """Clean pictures that a detector's threshold is set on."""
-
 EVERY = 0.05
 """Seconds between two words on how far a stage is, at least."""
-
-
-class Asked(Protocol):
-    """What is to be done, with what, to which picture: see :class:`tasks.preview.Preview`."""
-
-    spec: Spec
-    folder: Path
-    picture: Picture
-    other: Picture | None
-    calibration: Album | None
-
-    def lend(self, bench: Workbench) -> None:
-        """Give a workbench models that are loaded already."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -100,7 +84,7 @@ class Trial:
         stop: set by whoever wants it to end.
     """
 
-    def __init__(self, asked: Asked, store: str, told: Told, stop: threading.Event) -> None:
+    def __init__(self, asked: Preview, store: str, told: Told, stop: threading.Event) -> None:
         self.asked = asked
         self.told = told
         self.stop = stop
@@ -114,7 +98,7 @@ class Trial:
         with mode, listening(self._within):
             self._mode = mode
             with self._stage("model"):
-                self.asked.lend(self.bench)
+                self.asked.subjects.give(self.bench)
                 self._insert_pictures()
                 self.bench.check()
                 self.bench.catalogue(keep=False)
@@ -136,13 +120,8 @@ class Trial:
     def _ingest(self) -> None:
         with self._stage("decode"):
             self._compute("ingest")
-        rejected = ingest_chunk(
-            self.bench.dataset.source,
-            self.bench.dataset.items(0),
-            self.bench.dataset.decode_options,
-        ).rejected
-        if rejected.num_rows:
-            raise SourceError(f"{rejected['name'][0]}: {rejected['reason'][0]}")
+        if not self.state.done[("ingest", 0)].images:
+            decoded(self.asked.picture, self.asked.spec.dataset)  # says why
         self.clean = self._images("ingest")
         chunk = self._chunk(self.state.plan.nodes["ingest"])
         label = int(chunk.labels_of(chunk.rows)[0])
@@ -154,25 +133,15 @@ class Trial:
             threshold=self.asked.spec.faces.threshold,
         )
         if self.bench.has_encoder:
-            shown = self.clean if self.asked.other is None else self._other()
+            other = self.asked.other
+            shown = self.clean if other is None else decoded(other, self.asked.spec.dataset)
             self.views.enrolled = embeddings(self.bench, [shown])
-            if self.asked.other is not None:
+            if other is not None:
                 self.told.pane(Pane("enrolled", shown, said="who is to be taken for"))
         with self._stage("ask"):
             self.told.pane(self.views.answered("original", self.clean))
             self._seen("model sees", self.clean)
             self._explain("original", self.clean)
-
-    def _other(self) -> Pixels:
-        other = self.asked.other
-        if other is None:
-            raise SpecError("a second picture: expected one, got none")
-        dataset = of_one(other, self.asked.spec.dataset, self.asked.folder)
-        items = list(dataset.source.items())
-        found = ingest_chunk(dataset.source, items, dataset.decode_options)
-        if not found.images:
-            raise SourceError(f"{other.name}: {found.rejected['reason'][0]}")
-        return found.images[0]
 
     def _attack(self) -> None:
         self.attacked = self.clean
@@ -207,28 +176,34 @@ class Trial:
     def _detect(self) -> None:
         self.suspicions: list[Suspicion] = []
         for position, spec in enumerate(self.asked.spec.detectors):
-            detector = self.bench.detectors[position]
             with self._stage("detect"):
-                clean, _ = self._score(position, self.clean)
-                attacked, mask = self._score(position, self.attacked)
+                clean = self._score(position, self.clean, self.clean)
+                attacked = self._score(position, self.attacked, self.clean)
+                mask = self._mask(position)
             found = Suspicion(label_of(spec), clean, attacked, None, spec.fpr, 0)
             self.suspicions.append(found)
             self.told.suspicion(found)
             if mask is not None:
-                _ = detector
                 said = f"{100 * float(mask.float().mean()):.0f} % of values"
                 self.told.pane(
                     Pane(f"where {label_of(spec)} looks", as_pixels(mask), mask=True, said=said)
                 )
 
-    def _score(self, position: int, pixels: Pixels) -> tuple[float, Tensor | None]:
+    def _score(self, position: int, pixels: Pixels, clean: Pixels) -> float:
         detector = self.bench.detectors[position]
-        device = self.bench.device
-        reference = as_tensor(self.clean, device) if detector.knowledge == "reference" else None
-        given = {"seeds": self._seeds("detect"), "reference": reference}
-        image = as_tensor(pixels, device)
-        mask = detector.map(image, **given)
-        return float(detector(image, **given)), mask
+        return float(detector(as_tensor(pixels, self.bench.device), **self._told(detector, clean)))
+
+    def _mask(self, position: int) -> Tensor | None:
+        detector = self.bench.detectors[position]
+        image = as_tensor(self.attacked, self.bench.device)
+        mask: Tensor | None = detector.map(image, **self._told(detector, self.clean))
+        return mask
+
+    def _told(self, detector: Any, clean: Pixels) -> dict[str, Any]:
+        """What a detector is given besides the picture."""
+        told = detector.knowledge == "reference"
+        reference = as_tensor(clean, self.bench.device) if told else None
+        return {"seeds": self._seeds("detect"), "reference": reference}
 
     def _purify(self) -> None:
         for position, spec in enumerate(self.asked.spec.purifiers):
@@ -259,25 +234,15 @@ class Trial:
         with self._stage("calibrate"):
             for place in places:
                 self.told.stage("calibrate", place / len(places))
-                dataset = of_one(album.take(place), self.asked.spec.dataset, self.asked.folder)
-                found = ingest_chunk(
-                    dataset.source, list(dataset.source.items()), dataset.decode_options
-                )
-                for pixels in found.images:
-                    for position, values in enumerate(scores):
-                        values.append(self._score_of_benign(position, pixels))
+                pixels = decoded(album.take(place), self.asked.spec.dataset)
+                for position, values in enumerate(scores):
+                    values.append(self._score(position, pixels, pixels))
         for old, values in zip(self.suspicions, scores, strict=True):
             threshold = conformal_threshold(values, old.fpr)
             known = threshold if threshold < float("inf") else None
             self.told.suspicion(
                 Suspicion(old.detector, old.clean, old.attacked, known, old.fpr, len(values))
             )
-
-    def _score_of_benign(self, position: int, pixels: Pixels) -> float:
-        detector = self.bench.detectors[position]
-        image = as_tensor(pixels, self.bench.device)
-        reference = image if detector.knowledge == "reference" else None
-        return float(detector(image, seeds=self._seeds("detect"), reference=reference))
 
     def _seen(self, role: str, pixels: Pixels) -> None:
         """What the model is shown, where its pipeline resizes."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from storage.errors import SourceError
+from storage.images import Pixels
 from storage.ingest import ingest_chunk
 from storage.sources.items import JSON, Content, Item
 from tasks.datasets import Dataset
@@ -85,19 +86,17 @@ def of_one(picture: Picture, spec: DatasetSpec, folder: Path) -> Dataset:
     return made
 
 
-def check(picture: Picture, spec: DatasetSpec) -> None:
-    """Decode a picture to see whether it can be used.
+def decoded(picture: Picture, spec: DatasetSpec) -> Pixels:
+    """The pixels of a picture, decoded as a specification says, uint8 (c, h, w).
 
     Raises:
-        SourceError: with the reason why not.
+        SourceError: with the reason why it cannot be used.
     """
-    found = ingest_chunk(
-        OnePicture(picture),
-        [Item(picture.name, picture.label, picture.digest, 0)],
-        of_one(picture, spec, Path()).decode_options,
-    )
+    dataset = of_one(picture, spec, Path())
+    found = ingest_chunk(dataset.source, list(dataset.source.items()), dataset.decode_options)
     if not found.images:
         raise SourceError(f"{picture.name}: {found.rejected['reason'][0].as_py()}")
+    return found.images[0]
 
 
 class Album:

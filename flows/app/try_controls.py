@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from nicegui import events, ui
+from nicegui import events, run, ui
 
 from defender.scaling.libraries import ALGORITHMS
 from flows.app.try_form import DATASET, DROPPED, Algorithm, Form
@@ -13,7 +13,7 @@ from flows.app.worker import explain
 from tasks import app_choices
 from tasks.app_choices import NONE, Control
 from tasks.specs import DatasetSpec
-from tasks.try_pictures import Picture, check
+from tasks.try_pictures import Picture, decoded
 
 NAMES = {"attack": "Attack", "detector": "Detector", "purifier": "Purifier"}
 
@@ -108,7 +108,7 @@ class Controls:
         data = await event.file.read()
         picture = Picture(event.file.name.replace("\\", "/").rpartition("/")[2], data)
         try:
-            check(picture, DatasetSpec(kind="folder"))
+            await run.io_bound(decoded, picture, DatasetSpec(kind="folder"))
         except Exception as error:
             self.complain(explain(error))
             return None

@@ -72,22 +72,20 @@ class Trying:
         """Try the picture with what the form says; what was going on ends."""
         try:
             content = self.form.content()
-            picture, other = self.form.picture(), self.form.other()
-            calibration = self.form.calibration()
         except Exception as error:
             self.complain(explain(error))
             return
         self._clear()
-        data, subjects = self.form.data, self.subjects
-        self.name = picture.name
+        form, subjects = self.form, self.subjects
 
         def make() -> Preview:
+            # a data set may take long to list: in the thread of the job
             made = Preview(
                 content,
-                data,
-                picture,
-                other=other,
-                calibration=calibration,
+                form.data,
+                form.picture(),
+                other=form.other(),
+                calibration=form.calibration(),
                 subjects=subjects,
             )
             self.preview = made
@@ -165,7 +163,7 @@ class Trying:
         if not self.panes.shown or self.preview is None:
             self.complain("report: expected a picture that was tried, there is none yet")
             return
-        text = report(self.name, self.preview.as_yaml(), self.panes)
+        text = report(self.preview.picture.name, self.preview.as_yaml(), self.panes)
         ui.download.content(text.encode(), "image-defender-try.html", "text/html")
 
     def save_spec(self) -> None:

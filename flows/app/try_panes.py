@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape
+
 from nicegui import ui
 
 from flows.app.shelf import shelf
@@ -53,13 +55,13 @@ class Panes:
                 ui.label(pane.role).classes("role")
                 file = f"{pane.role.replace(' ', '-')}.png"
                 ui.html(
-                    f'<a href="{address}" download="{_attribute(file)}" '
-                    f'aria-label="Save {_attribute(pane.role)} as PNG">save</a>',
+                    f'<a href="{address}" download="{escape(file)}" '
+                    f'aria-label="Save {escape(pane.role)} as PNG">save</a>',
                     sanitize=False,
                 )
             ui.html(
                 f'<div class="view"><img class="shown{crisp}" src="{address}" '
-                f'alt="{_attribute(pane.alt)}" width="{width}" height="{height}" '
+                f'alt="{escape(pane.alt)}" width="{width}" height="{height}" '
                 'draggable="false"></div>',
                 sanitize=False,
             )
@@ -88,8 +90,8 @@ class Panes:
             for name, share in pane.answers:
                 percent = f"{100 * share:.1f} %"
                 ui.html(
-                    f'<div class="bar" role="img" aria-label="{_attribute(name)} {percent}">'
-                    f"<span>{_text(name)}</span><i><b style='width:{100 * share:.2f}%'></b></i>"
+                    f'<div class="bar" role="img" aria-label="{escape(name)} {percent}">'
+                    f"<span>{escape(name)}</span><i><b style='width:{100 * share:.2f}%'></b></i>"
                     f"<span>{percent}</span></div>",
                     sanitize=False,
                 )
@@ -135,11 +137,3 @@ def suspicion_lines(found: Suspicion) -> list[str]:
     )
     lines.append(", ".join(verdicts))
     return lines
-
-
-def _text(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _attribute(text: str) -> str:
-    return _text(text).replace('"', "&quot;").replace("'", "&#39;")

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from flows.app.shelf import ROUTE, shelf
-
-if TYPE_CHECKING:
-    from flows.app.try_panes import Panes
+from flows.app.try_panes import SIGNS, Panes, figures_in_words, suspicion_lines
 
 
 def report(name: str, spec: str, panes: Panes) -> str:
@@ -21,19 +17,15 @@ def report(name: str, spec: str, panes: Panes) -> str:
         spec: the specification, YAML.
         panes: what is shown.
     """
-    from flows.app.try_panes import SIGNS, figures_in_words, suspicion_lines
-
     loader = PackageLoader("flows", "templates")
     environment = Environment(loader=loader, autoescape=select_autoescape(), trim_blocks=True)
     pictures = []
-    for pane, address in panes.shown:
-        key = address.removeprefix(f"{ROUTE}/").removesuffix(".png")
-        data = shelf.get(key) or pane.png
+    for pane, _ in panes.shown:
         pictures.append(
             {
                 "role": pane.role,
                 "alt": pane.alt,
-                "uri": f"data:image/png;base64,{base64.b64encode(data).decode()}",
+                "uri": f"data:image/png;base64,{base64.b64encode(pane.png).decode()}",
                 "said": SIGNS.get(pane.verdict, "") + pane.said,
                 "verdict": pane.verdict,
                 "figures": figures_in_words(pane),

@@ -47,11 +47,6 @@ class Worker:
     def __init__(self) -> None:
         self.job: Job | None = None
 
-    @property
-    def busy(self) -> bool:
-        """Whether a job is being worked on."""
-        return self.job is not None
-
     def start(self, make: Callable[[], Preview]) -> Job:
         """Begin a job.
 

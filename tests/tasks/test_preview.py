@@ -21,7 +21,7 @@ from tasks.preview_trial import Suspicion, Told
 from tasks.spec_files import parse_spec
 from tasks.specs import DatasetSpec
 from tasks.stopping import Stoppable, Stopped
-from tasks.try_pictures import Album, Picture, check
+from tasks.try_pictures import Album, Picture, decoded
 from tests import toy
 
 SHAPES = DatasetSpec.model_validate({"kind": "builtin:shapes", "count": 48})
@@ -200,7 +200,7 @@ def test_mistakes_are_told_in_a_sentence() -> None:
         tried(toy.content(model={"name": "shapes-cnn", "weights": "nowhere.pt"}), album().take(0))
     broken = Picture("broken.png", b"\x89PNG\r\n\x1a\n nothing")
     with pytest.raises(SourceError, match=r"broken\.png"):
-        check(broken, DatasetSpec(kind="folder"))
+        decoded(broken, DatasetSpec(kind="folder"))
     with pytest.raises(SourceError, match=r"broken\.png"):
         tried(toy.content(), broken)
 
