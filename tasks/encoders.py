@@ -43,6 +43,9 @@ from tasks.subject_specs import EncoderSpec
 
 NESTED = ("state_dict", "model_state_dict", "model", "backbone", "encoder", "network", "net")
 """Keys under which a checkpoint may hold the state dict."""
+_SLACK = 1e-3
+_GOLDEN = (5**0.5 - 1) / 2
+"""Multiples of it are spread evenly over [0, 1) modulo 1."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,7 @@ def load_encoder(
         raise ModelError(f"{field}.weights: expected the checkpoint of {spec.name}, got nothing")
     encoder = make_encoder(spec, folder, field)
     freeze(encoder, device)
-    probe(encoder, spec.name, field)
+    probe(encoder, spec.name, field, weights=spec.weights)
     return encoder
 
 
@@ -231,33 +234,50 @@ def make_encoder(spec: EncoderSpec, folder: Path, field: str = "encoder") -> Fac
         raise ModelError(f"{field}: {error}") from None
 
 
-def probe(encoder: FaceEncoder, name: str, field: str = "encoder") -> int:
+def probe(
+    encoder: FaceEncoder, name: str, field: str = "encoder", weights: str | None = None
+) -> int:
     """Embed a picture, so that what is no encoder is refused before a run starts.
 
     Args:
         encoder: in evaluation mode.
         name: what it is called in messages.
         field: what the specification calls the encoder, for messages.
+        weights: the file that its weights are from, for messages.
 
     Returns:
         The length of its embeddings.
 
     Raises:
-        ModelError: where it gives none, or none that are finite.
+        ModelError: where it gives none, or none of length one.
     """
-    picture = torch.full((1, 3, *encoder.input_size), 0.5, device=encoder.mean.device)
+    picture = _pattern(*encoder.input_size).to(encoder.mean.device)
     try:
         with torch.no_grad():
             embedding = encoder(picture)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         reason = str(error).split("\n", 1)[0]
         raise ModelError(f"{field}.name: {name} cannot embed a picture: {reason}") from None
-    if embedding.ndim != 2 or not bool(torch.isfinite(embedding).all()):
+    if embedding.ndim != 2:
         raise ModelError(
             f"{field}.name: expected finite embeddings (n, d) of {name}, "
             f"got {tuple(embedding.shape)}"
         )
+    finite = bool(torch.isfinite(embedding).all())
+    if not finite or abs(float(embedding.norm()) - 1) > _SLACK:
+        got = "zeros" if finite else "NaN or infinite numbers"
+        where = f"{field}.name: " if weights is None else f"{field}.weights: {weights}: "
+        raise ModelError(
+            f"{where}expected finite embeddings that can be brought to length one, "
+            f"got {got} from {name} for a test picture"
+        )
     return int(embedding.shape[1])
+
+
+def _pattern(height: int, width: int) -> Tensor:
+    """A picture (1, 3, height, width) in [0, 1], always the same, without two pixels alike."""
+    values = torch.arange(3 * height * width, dtype=torch.float64) * _GOLDEN
+    return values.frac().view(1, 3, height, width).float()
 
 
 def _stated_size(network: nn.Module, spec: EncoderSpec, field: str) -> tuple[int, int]:

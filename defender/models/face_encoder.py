@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from defender.models.linearity import IMAGENET_MEAN, IMAGENET_STD
 
-__all__ = ["NORMALISATIONS", "FaceEncoder", "Fit", "Normalisation", "similarity"]
+__all__ = ["NORMALISATIONS", "FaceEncoder", "Fit", "Normalisation", "similarity", "unit"]
 
 Normalisation = Literal["imagenet", "half", "facenet", "none"]
 Fit = Literal["stretch", "pad"]
@@ -23,10 +23,24 @@ NORMALISATIONS: dict[Normalisation, tuple[tuple[float, ...], tuple[float, ...]]]
 }
 """Channel mean and standard deviation by name, for images in [0, 1]; ``none`` leaves them so."""
 
+_ORDINARY = (1e-6, 1e15)
+"""Largest magnitudes whose squares neither vanish nor overflow when they are summed."""
+
 
 def similarity(first: Tensor, second: Tensor) -> Tensor:
     """``(cos(a, b) + 1) / 2`` in [0, 1], of embeddings (..., d) pair by pair; (...)."""
     return (functional.cosine_similarity(first, second, dim=-1) + 1) / 2
+
+
+def unit(embeddings: Tensor) -> Tensor:
+    """Embeddings (n, d) brought to length one, also where their squares overflow or vanish.
+
+    A row of zeros stays one; numbers that are not finite stay so.
+    """
+    largest = embeddings.detach().abs().amax(dim=1, keepdim=True)
+    odd = (largest < _ORDINARY[0]) | (largest > _ORDINARY[1])
+    odd &= (largest > 0) & largest.isfinite()
+    return functional.normalize(embeddings / torch.where(odd, largest, torch.ones_like(largest)))
 
 
 class FaceEncoder(nn.Module):
@@ -94,7 +108,7 @@ class FaceEncoder(nn.Module):
         embeddings: Tensor = self.network(prepared)
         if self.flip:
             embeddings = embeddings + self.network(prepared.flip(3))
-        return functional.normalize(embeddings)
+        return unit(embeddings)
 
     def prepared(self, images: Tensor) -> Tensor:
         """What the network is given: (n, 3, height, width), normalised."""

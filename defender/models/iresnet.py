@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 _REDUCTION = 16
 _WIDTHS = (64, 128, 256, 512)
+_SLOPE = 0.25
+"""Of every activation, before any training."""
 
 
 class IBasicBlock(nn.Module):
@@ -45,6 +47,10 @@ class IResNet(nn.Module):
     Embeddings are as the last batch normalisation leaves them, not of unit length. Public weights
     take values normalised by mean 0.5 and standard deviation 0.5.
 
+    Fresh weights keep the size of activations from convolution to convolution, and the blocks
+    together add as much to the shortcuts as those bring: also without statistics of a training,
+    embeddings are finite at any depth.
+
     Args:
         blocks: blocks of each of the four stages.
         side: height and width of the images, a multiple of 16; public weights are for 112.
@@ -55,8 +61,10 @@ class IResNet(nn.Module):
 
     Source: J. Deng, J. Guo, N. Xue, S. Zafeiriou, "ArcFace: Additive Angular Margin Loss for Deep
     Face Recognition", 2019, arXiv 1801.07698; I. C. Duta et al., "Improved Residual Networks for
-    Image and Video Recognition", 2020, arXiv 2004.04989.
-    Differs: none.
+    Image and Video Recognition", 2020, arXiv 2004.04989; fresh weights: K. He et al., "Delving Deep
+    into Rectifiers", 2015, arXiv 1502.01852.
+    Differs: InsightFace draws fresh weights with a standard deviation of 0.1 throughout, which
+    overflows in 50 layers and more until the first batches of a training have been seen.
     """
 
     def __init__(
@@ -82,7 +90,9 @@ class IResNet(nn.Module):
         self.features.weight.requires_grad_(False)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, 0, 0.1)
+                nn.init.kaiming_normal_(module.weight, _SLOPE, "fan_out", "leaky_relu")
+            elif isinstance(module, IBasicBlock):
+                nn.init.constant_(module.bn3.weight, sum(blocks) ** -0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised images (n, 3, side, side) to embeddings (n, 512)."""

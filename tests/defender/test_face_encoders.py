@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from defender.models.face_encoder import NORMALISATIONS, FaceEncoder, similarity
+from defender.models.face_encoder import NORMALISATIONS, FaceEncoder, similarity, unit
 from defender.models.faces import (
     InceptionResnetV1,
     MobileFaceNet,
@@ -88,6 +89,51 @@ def test_random_weights_embed_and_pass_gradients(
     assert bool(slope.isfinite().all())
     assert (slope.abs().sum(dim=(1, 2, 3)) > 0).all()
     torch.testing.assert_close(encoder(images.detach()[1:]), embeddings.detach()[1:])
+
+
+def fresh_embeddings(make: Callable[[], nn.Module], side: int, seed: int) -> Tensor:
+    """What a network of public size gives for two pictures before any training, (2, d)."""
+    torch.manual_seed(seed)
+    encoder = FaceEncoder(make(), (side, side)).eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    raw: Tensor = encoder.network(encoder.prepared(torch.rand(2, 3, side, side)))
+    assert 0.1 < float(raw.norm(dim=1).max()) < 100
+    return encoder(torch.rand(2, 3, 125, 125, generator=generator))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("make", "side", "seeds"),
+    [
+        (MobileFaceNet, 112, 2),
+        (iresnet18, 112, 1),
+        pytest.param(iresnet34, 112, 2, marks=pytest.mark.slow),
+        pytest.param(iresnet50, 112, 2, marks=pytest.mark.slow),
+        pytest.param(iresnet100, 112, 1, marks=pytest.mark.slow),
+        pytest.param(InceptionResnetV1, 160, 2, marks=pytest.mark.slow),
+    ],
+    ids=["mobilefacenet", "iresnet18", "iresnet34", "iresnet50", "iresnet100", "facenet"],
+)
+def test_fresh_weights_of_public_size_give_embeddings_of_length_one(
+    make: Callable[[], nn.Module], side: int, seeds: int
+) -> None:
+    for seed in range(seeds):
+        embeddings = fresh_embeddings(make, side, seed)
+        assert bool(embeddings.isfinite().all())
+        torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(2), atol=1e-4, rtol=0)
+
+
+def test_lengths_that_overflow_are_settled_and_ordinary_ones_keep_their_bits() -> None:
+    rows = torch.randn(6, 512, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(unit(rows), functional.normalize(rows))
+    scales = torch.tensor([1e-30, 1e-10, 1.0, 1e10, 1e25, 1e36])
+    torch.testing.assert_close(unit(rows * scales[:, None]), functional.normalize(rows))
+    # a row does not depend on its mates
+    assert torch.equal(unit(rows * scales[:, None])[2], functional.normalize(rows)[2])
+    assert unit(torch.zeros(1, 4)).tolist() == [[0.0] * 4]
+    assert bool(unit(torch.tensor([[1.0, math.inf]])).isnan().any())
+    large = (rows[:1] * 1e25).requires_grad_()
+    (slope,) = torch.autograd.grad(unit(large)[0, 0], large)
+    assert bool(slope.isfinite().all())
 
 
 def test_no_activation_follows_the_sum_of_an_iresnet_block() -> None:

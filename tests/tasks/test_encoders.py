@@ -138,6 +138,32 @@ def test_what_is_refused(tmp_path: Path) -> None:
     assert EncoderSpec.model_validate("facenet") == EncoderSpec(name="facenet")
 
 
+@pytest.mark.parametrize(
+    ("changed", "got"),
+    [
+        ({"bn.running_var": -1.0}, "NaN or infinite numbers"),
+        ({"conv3.bias": float("inf")}, "NaN or infinite numbers"),
+        ({"bn.weight": 0.0, "bn.bias": 0.0}, "zeros"),
+    ],
+)
+def test_weights_that_give_no_embeddings_are_refused(
+    tmp_path: Path, state: dict[str, Tensor], changed: dict[str, float], got: str
+) -> None:
+    values = {name: torch.full_like(state[name], value) for name, value in changed.items()}
+    torch.save({**state, **values}, tmp_path / "wild.pt")
+    message = rf"encoder.weights: wild.pt: expected finite embeddings .* got {got} from mobilefacen"
+    with pytest.raises(ModelError, match=message):
+        load(tmp_path, weights="wild.pt")
+
+
+def test_weights_of_any_size_that_can_be_brought_to_length_one_are_taken(
+    tmp_path: Path, state: dict[str, Tensor]
+) -> None:
+    torch.save({**state, "bn.weight": state["bn.weight"] * 1e25}, tmp_path / "large.pt")
+    lengths = load(tmp_path, weights="large.pt")(images()).norm(dim=1)
+    torch.testing.assert_close(lengths, torch.ones(2))
+
+
 class Own(nn.Module):
     """Embeds an image as its channel means and one more number."""
 
