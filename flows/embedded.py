@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from urllib.error import URLError
 
-from flows import engine
+from flows import engine, prefect_server
 
 TIE = (
     "import ctypes, os, signal, sys; "
@@ -46,12 +46,12 @@ class Server:
 
     def __init__(self) -> None:
         self.port = _free_port()
-        command = [sys.executable, "-m", "uvicorn", "--factory"]
-        command += ["prefect.server.api.server:create_app", "--host", "127.0.0.1"]
-        command += ["--port", str(self.port), "--log-level", "error", "--lifespan", "on"]
+        command = prefect_server.command(self.port, "error")
+        # it has no pages, so that its own address is nobody's
+        own = {prefect_server.ORIGINS: prefect_server.origins_of(self.port)}
         self.process = subprocess.Popen(
             [sys.executable, "-c", TIE, str(os.getpid()), *command],
-            env={**os.environ, **AT_HOME},
+            env={**os.environ, **AT_HOME, **own},
         )
         self.used = False
 

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import flows
+from flows import prefect_server
 from flows.engine import HOME
+from flows.prefect_server import HOST
 from flows.processes import Process, end, launch, marked, note, noted, wait_for
 from storage.files import exclusive, write_atomic
 
-HOST = "127.0.0.1"
 POOL = "default"
 DEFAULT_PORT = 4200
 MARK = "IMAGE_DEFENDER_SERVER"
@@ -104,6 +105,7 @@ def environment(place: Place, port: int) -> dict[str, str]:
     return {
         "PREFECT_LOGGING_LEVEL": "INFO",
         **HOME,
+        prefect_server.OLDER_ORIGINS: prefect_server.origins_of(port),
         **kept,
         "PREFECT_HOME": str(place.home),
         "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(place.home / "storage"),
@@ -213,8 +215,8 @@ def _end(processes: list[Process]) -> None:
 
 def _start_server(place: Place, port: int, variables: dict[str, str]) -> Process:
     _check_free(port)
-    command = [sys.executable, "-m", "prefect", "server", "start"]
-    command += ["--host", HOST, "--port", str(port)]
+    variables = {**variables, **prefect_server.ALONE}
+    command = prefect_server.command(port, "warning")
     process = launch(command, variables, place.home, place.logs / "server.log")
     note(place.server, process)
     place.remember(port)
