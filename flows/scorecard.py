@@ -215,7 +215,7 @@ def score_table(rows: Sequence[Row], *, ranked: bool) -> Table | None:
         chosen,
         "Purifier",
         section=lambda row: (attack_title(row["attack"], row["threat"]), ""),
-        line=lambda row: (purifier_title(row["purifier"]), row["knowledge"]),
+        line=lambda row: (purifier_title(row["purifier"]), _known(row)),
     )
     if table is not None and ranked:
         calm = {attack_title(r["attack"], r["threat"]) for r in chosen if r["threat"] == "none"}
@@ -223,6 +223,13 @@ def score_table(rows: Sequence[Row], *, ranked: bool) -> Table | None:
             if section.title not in calm:
                 _mark(section, [name for name, _ in table.headings])
     return table
+
+
+def _known(row: Row) -> str:
+    """What a purifier is told, and whether the attack was made through another one."""
+    through = row.get("through", "none")  # summaries of earlier versions lack it
+    moved = through not in ("none", row["purifier"])
+    return f"{row['knowledge']} \u00b7 transferred" if moved else str(row["knowledge"])
 
 
 def _mark(section: Section, metrics: list[str]) -> None:

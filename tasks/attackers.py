@@ -72,6 +72,21 @@ def attackers_of(bench: Workbench) -> list[Attacker]:
     ]
 
 
+def draws_of(spec: AttackSpec, attack: Any) -> int:
+    """Draws of a purifier that a step of an attack averages over: the objective's and its own."""
+    return spec.draws * int(getattr(attack, "draws_per_step", 1))
+
+
+def threat_of(spec: AttackSpec, attack: Any) -> str:
+    """What those who make an attack know and may do, in one word; see docs/specs.md."""
+    own = str(attack.threat)
+    if spec.through is None or own == "query":
+        return own
+    if spec.backward == "exact":
+        return "full-gradient"
+    return "eot" if draws_of(spec, attack) > 1 else "bpda"
+
+
 def _attacker(spec: AttackSpec, attack: Any) -> Attacker:
     radius = getattr(attack, "epsilon", None)
     known = isinstance(radius, (int, float)) and spec.strength is None
@@ -80,7 +95,7 @@ def _attacker(spec: AttackSpec, attack: Any) -> Attacker:
         str(attack.threat),
         spec.through,
         spec.backward == "exact",
-        spec.draws,
+        draws_of(spec, attack),
         1 if spec.name == "FGSM" else getattr(attack, "steps", None),
         (str(attack.budget), float(radius), spec.target) if known and radius is not None else None,
         bool(spec.surrogates),

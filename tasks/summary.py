@@ -18,10 +18,12 @@ from defender.metrics.rates import (
     tpr_at_fpr,
     wilson,
 )
+from tasks.attackers import draws_of, threat_of
 from tasks.columns import Column, Columns, Split
 from tasks.face_figures import FaceFigures
 from tasks.nodes import Node
 from tasks.redraw_figures import over_draws
+from tasks.specs import AttackSpec
 from tasks.survey import Survey
 from tasks.thresholds import Threshold
 from tasks.workbench import DISTORTIONS
@@ -95,22 +97,15 @@ class Summary:
 
     def target_of(self, node: Node) -> int | None:
         """The class that a node's attack is meant to reach, None where any other will do."""
-        if node.attack == "none":
-            return None
-        position = self.state.plan.nodes[f"attack/{node.attack}"].position
-        return self.bench.spec.attacks[position].target
+        attack = self._attack(node.attack)
+        return None if attack is None else attack[0].target
 
-    def _threat(self, attack: str) -> str:
-        if attack == "none":
-            return "none"
-        node = self.state.plan.nodes[f"attack/{attack}"]
-        spec = self.bench.spec.attacks[node.position]
-        own = str(self.bench.attacks[node.position].threat)
-        if spec.through is not None and own != "query":
-            if spec.draws > 1:
-                return "eot"
-            return "bpda" if spec.backward == "identity" else "full-gradient"
-        return own
+    def _attack(self, label: str) -> tuple[AttackSpec, Any] | None:
+        """What was asked for by a label, and the attack; None where nothing attacks."""
+        if label == "none":
+            return None
+        position = self.state.plan.nodes[f"attack/{label}"].position
+        return self.bench.spec.attacks[position], self.bench.attacks[position]
 
     def _knowledge(self, node: Node, detector: str = "none") -> str:
         known = []
@@ -137,19 +132,17 @@ class Summary:
         """A figure of a node with its interval."""
         spec = self.bench.spec
         subject = spec.model or spec.metric or spec.encoder
-        draws = 1
-        if node.attack != "none":
-            position = self.state.plan.nodes[f"attack/{node.attack}"].position
-            draws = spec.attacks[position].draws
+        attack = self._attack(node.attack)
         return {
             "model": "none" if subject is None else subject.label or subject.name,
             "attack": node.attack,
-            "threat": self._threat(node.attack),
+            "threat": "none" if attack is None else threat_of(*attack),
+            "through": "none" if attack is None else attack[0].through or "none",
             "detector": detector,
             "policy": policy,
             "purifier": node.purifier,
             "knowledge": self._knowledge(node, detector),
-            "draws": draws,
+            "draws": 1 if attack is None else draws_of(*attack),
             "metric": metric,
             "value": _number(value),
             "ci_low": _number(low),
@@ -292,7 +285,8 @@ class Summary:
         self.thresholds[node.detector] = threshold
         more = {"detector": node.detector, "policy": "observe"}
         scores = self.columns.column(node.name, "score")
-        if self._threat(node.attack) == "none":
+        attack = self._attack(node.attack)
+        if attack is None or threat_of(*attack) == "none":
             flagged = scores[self.split.held_out] > threshold
             yield self.rate(node, "false_positive_rate", flagged, **more)
             return

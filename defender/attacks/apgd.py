@@ -133,6 +133,11 @@ class APGD:
         return "l2" if self.norm == "l2" else "linf"
 
     @property
+    def draws_per_step(self) -> int:
+        """Draws of a random defence that a step averages over, for each of the objective's own."""
+        return max(1, self.eot)
+
+    @property
     def needs(self) -> str:
         """What it asks of an objective: a ``"score"`` with a gradient, or ``"logits"``."""
         return "score" if self.loss == "objective" else "logits"

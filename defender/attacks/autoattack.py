@@ -99,6 +99,11 @@ class AutoAttack:
         """The norm."""
         return "l2" if self.norm == "l2" else "linf"
 
+    @property
+    def draws_per_step(self) -> int:
+        """Draws of a random defence that a step averages over, for each of the objective's own."""
+        return self.eot if self.variant == "rand" else 1
+
     @torch.no_grad()
     def __call__(self, images: Images, objective: Objective, *, seeds: Seeds) -> Images:
         """Attack images.
@@ -140,7 +145,7 @@ class AutoAttack:
             objective: whose aim to reach.
         """
         goal = goal_of(objective)
-        eot = self.eot if self.variant == "rand" else 1
+        eot = self.draws_per_step
         yield "apgd", APGD(self.epsilon, self.steps, self.norm, eot=eot), objective
         if isinstance(goal, (Misclassify, Classify)):
             classes = goal.model(images[:1]).shape[1]

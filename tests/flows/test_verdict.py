@@ -79,6 +79,18 @@ def test_best_is_marked_once_and_only_under_attack() -> None:
     assert not any(line.best for line in tied.sections[0].lines)
 
 
+def test_an_attack_through_another_purifier_is_told_apart() -> None:
+    rows = [row(0.4, "a", purifier, through="median") for purifier in ("none", "median", "jpeg")]
+    table = score_table(rows, ranked=False)
+    assert table is not None
+    notes = {line.label: line.note for line in table.sections[0].lines}
+    assert notes == {
+        "no purifier": "none \u00b7 transferred",
+        "median": "blind",
+        "jpeg": "blind \u00b7 transferred",
+    }
+
+
 def test_missing_figures_are_dashes_and_no_bars() -> None:
     assert number("psnr", None) == "\u2013"
     rows = [row(0.9), row(None, purifier="median")]

@@ -308,20 +308,30 @@ def test_an_attack_through_a_purifier_is_adaptive(tmp_path: Path) -> None:
     from tasks.summary import Summary
 
     plain = {"name": "IFGSM", "label": "plain", "epsilon": 0.1, "step_size": 0.02, "steps": 3}
+    climb = {"name": "APGD", "epsilon": 0.1, "steps": 2}
     attacks = [
         plain,
         {**plain, "label": "bpda", "through": "median"},
         {**plain, "label": "eot", "through": "median", "draws": 2},
-        {**plain, "label": "exact", "through": "median", "backward": "exact"},
+        {**plain, "label": "exact", "through": "median", "backward": "exact", "draws": 2},
+        {**climb, "label": "own eot", "eot": 2, "through": "median"},
+        {**climb, "label": "one draw", "eot": 0, "through": "median"},
     ]
     state, _ = toy.run(toy.bench(tmp_path, attacks=attacks))
     images = {label["label"]: stored(state, f"attack/{label['label']}") for label in attacks}
     assert images["plain"] != images["bpda"] != images["exact"]
-    threats = {row["attack"]: row["threat"] for row in Summary(state).rows()}
+    rows = Summary(state).rows()
+    draws = {row["attack"]: (row["through"], row["draws"]) for row in rows}
+    assert draws["plain"] == draws["none"] == ("none", 1)
+    assert draws["eot"] == draws["own eot"] == draws["exact"] == ("median", 2)
+    assert draws["bpda"] == draws["one draw"] == ("median", 1)
+    threats = {row["attack"]: row["threat"] for row in rows}
     assert threats == {
         "none": "none",
         "plain": "oblivious",
         "bpda": "bpda",
         "eot": "eot",
         "exact": "full-gradient",
+        "own eot": "eot",
+        "one draw": "bpda",
     }
