@@ -12,13 +12,12 @@ import hashlib
 import json
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO
 from urllib.parse import unquote, urlparse
 
 from storage.errors import StoreBusy, StoreError, StoreFault
@@ -30,12 +29,8 @@ from storage.lease import (
     this_holder,
 )
 from storage.objects import SCHEMES, ObjectPath, object_root
+from storage.patience import patiently
 
-PASSING = (errno.EIO, errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.EBUSY)
-"""Errors of a file system that may pass, such as those of a network share."""
-PAUSES = (0.05, 0.2, 0.7)
-"""Seconds before what failed so is tried again."""
-T = TypeVar("T")
 Place = Path | ObjectPath
 """A file or folder of a store."""
 
@@ -113,7 +108,7 @@ def write_atomic(path: Place, data: bytes) -> None:
             raise
 
     try:
-        _patiently(write)
+        patiently(write)
     except OSError as error:
         raise as_store_error(error, path) from error
 
@@ -133,20 +128,10 @@ def read_patiently(path: Place) -> bytes:
 
     Raises:
         FileNotFoundError: where it is not there.
-        OSError: where the error stays.
+        OSError, StoreFault: where the error stays.
     """
-    return _patiently(path.read_bytes)
-
-
-def _patiently(action: Callable[[], T]) -> T:
-    for pause in PAUSES:
-        try:
-            return action()
-        except OSError as error:
-            if error.errno not in PASSING:
-                raise
-            time.sleep(pause)
-    return action()
+    # one in a cloud store is patient by itself
+    return path.read_bytes() if isinstance(path, ObjectPath) else patiently(path.read_bytes)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,9 @@ that nobody was quicker; whoever has it writes it anew every few seconds. A hold
 doing so: who waits looks at the object's tag, and takes it over once the tag has stayed the same
 for ``LEASE`` seconds of the waiter's own clock. No two clocks are ever compared.
 
+The answer to a write may be lost although the store has written. Each holder therefore signs what
+it writes with an identity of its own, and reads the lease back before it believes itself replaced.
+
 A holder that could not write in time, because the network was away for so long, may find that
 another has taken over. Both then go on, and nothing is lost by it: they write the same chunks, and
 a chunk counts only while the ledger's digests agree with every byte.
@@ -22,9 +25,11 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 
-from storage.errors import StoreBusy, StoreFault
+from storage.errors import StoreBusy, StoreError
 from storage.objects import ObjectPath
+from storage.patience import patiently
 
 LEASE = 60.0
 """Seconds after which a holder that has not been heard of is taken for dead."""
@@ -108,20 +113,15 @@ class _Lease:
         told, seen, since = False, "", time.monotonic()
         while True:
             try:
-                self.tag = self.place.create(self._content("held"))
-                return
-            except FileExistsError:
-                pass
-            try:
                 data, tag = self.place.read_tagged()
             except FileNotFoundError:
-                continue
+                data, tag = b"", None
             holder = read_holder(data.decode(errors="replace"))
             now = time.monotonic()
-            if tag != seen:
+            if tag is not None and tag != seen:
                 seen, since = tag, now
             if holder.get("state") != "held" or now - since > self.lease:
-                self.tag = self.place.replace_tagged(self._content("held"), tag)
+                self.tag = self._write("held", tag)
                 if self.tag is not None:
                     return
                 continue
@@ -135,17 +135,53 @@ class _Lease:
     def renew(self) -> None:
         """Give a sign of life until the lease ends or is lost."""
         while not self.ended.wait(self.lease / 6):
-            with contextlib.suppress(StoreFault):
-                # what is written must differ, or its tag would stay the same
-                self.tag = self.place.replace_tagged(self._content("held"), self.tag or "")
+            # where the store cannot be reached the run fails by itself, or this is tried again
+            with contextlib.suppress(StoreError):
+                self.tag = self._write("held", self.tag)
                 if self.tag is None:
                     _log.warning("%s: the lease was taken over by another run", self.place)
                     return
 
     def release(self) -> None:
         if self.tag is not None:
-            with contextlib.suppress(StoreFault):
-                self.place.replace_tagged(self._content("free"), self.tag)
+            with contextlib.suppress(StoreError):
+                self._write("free", self.tag)
+
+    def _write(self, state: str, tag: str | None) -> str | None:
+        """Write the lease under the condition that it is still what was read.
+
+        An answer may be lost on the way after the store has written; then what is tried again, or
+        written next, fails the condition. So the lease is read back before it counts as another's.
+
+        Args:
+            state: ``held`` or ``free``.
+            tag: of what was read, None where there was nothing.
+
+        Returns:
+            The tag of what was written, or None where another has written since.
+        """
+        while True:
+            # what is written must differ each time, or its tag would stay the same
+            content = self._content(state)
+            made = patiently(partial(self._attempt, content, tag))
+            if made is not None:
+                return made
+            try:
+                found, tag = self.place.read_tagged()
+            except FileNotFoundError:
+                return None
+            if found == content:
+                return tag
+            if read_holder(found.decode(errors="replace")).get("run") != self.holder["run"]:
+                return None
+
+    def _attempt(self, content: bytes, tag: str | None) -> str | None:
+        if tag is not None:
+            return self.place.replace_tagged(content, tag)
+        try:
+            return self.place.create(content)
+        except FileExistsError:
+            return None
 
     def _content(self, state: str) -> bytes:
         return json.dumps({**self.holder, "state": state, "sign": uuid.uuid4().hex}).encode()

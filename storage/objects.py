@@ -2,26 +2,31 @@
 
 An object is written whole or not at all, and is read as it was last written: S3, Google Cloud
 Storage and Azure promise both. Folders do not exist; a prefix that objects share stands for one.
+
+What fails in passing is tried again, but for the two conditional writes: when the answer to one is
+lost, only who reads the object back can tell whether it was written.
 """
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlparse
 
 from storage.errors import StoreError, StoreFault
+from storage.patience import patiently
 
 SCHEMES = ("s3", "gs", "az", "abfs", "memory")
 """Schemes of URLs of cloud stores; ``memory`` is for tests and lives as long as the process."""
+T = TypeVar("T")
 
 
 @lru_cache(maxsize=32)
@@ -81,7 +86,7 @@ class ObjectPath:
 
     Raises:
         StoreError: where the store cannot be used, and the reason lasts.
-        StoreFault: where the reason may pass.
+        StoreFault: where the reason may pass, and did not while it was tried again.
     """
 
     url: str
@@ -90,6 +95,15 @@ class ObjectPath:
     @cached_property
     def _store(self) -> Any:
         return _opened(self.url)
+
+    def _once(self, action: Callable[[], T]) -> T:
+        """One attempt at a request; its errors say what they mean."""
+        with _explained(str(self)):
+            return action()
+
+    def _patiently(self, action: Callable[[], T]) -> T:
+        """A request, tried again where it fails in passing."""
+        return patiently(lambda: self._once(action))
 
     def __truediv__(self, other: str) -> ObjectPath:
         return ObjectPath(self.url, (PurePosixPath(self.key) / other).as_posix())
@@ -163,9 +177,11 @@ class ObjectPath:
         """
         import obstore
 
-        with _explained(str(self)):
+        def read() -> tuple[bytes, str]:
             found = obstore.get(self._store, self.key)
             return bytes(found.bytes()), str(found.meta["e_tag"])
+
+        return self._patiently(read)
 
     def modified(self) -> datetime:
         """When the object was written last.
@@ -175,9 +191,10 @@ class ObjectPath:
         """
         import obstore
 
-        with _explained(str(self)):
-            found: datetime = obstore.head(self._store, self.key)["last_modified"]
-            return found
+        found: datetime = self._patiently(lambda: obstore.head(self._store, self.key))[
+            "last_modified"
+        ]
+        return found
 
     def read_text(self, encoding: str = "utf-8") -> str:
         """The object as text."""
@@ -197,8 +214,7 @@ class ObjectPath:
         """Write the whole object; readers see what was there before, or all of it."""
         import obstore
 
-        with _explained(str(self)):
-            obstore.put(self._store, self.key, data)
+        self._patiently(lambda: obstore.put(self._store, self.key, data))
 
     def create(self, data: bytes) -> str:
         """Write an object that must not be there yet; of several writers one succeeds.
@@ -207,25 +223,25 @@ class ObjectPath:
             The tag of what was written.
 
         Raises:
-            FileExistsError: where it is there.
+            FileExistsError: where it is there, be it by this call, whose answer was lost.
         """
         import obstore
 
-        with _explained(str(self)):
-            return str(obstore.put(self._store, self.key, data, mode="create")["e_tag"])
+        made = self._once(lambda: obstore.put(self._store, self.key, data, mode="create"))
+        return str(made["e_tag"])
 
     def replace_tagged(self, data: bytes, tag: str) -> str | None:
         """Write an object that must still be what was read; of several writers one succeeds.
 
         Returns:
-            The tag of what was written, or None where another was quicker.
+            The tag of what was written, or None where it is another now, be it by this call, whose
+            answer was lost.
         """
         import obstore
         from obstore.exceptions import PreconditionError
 
         try:
-            with _explained(str(self)):
-                made = obstore.put(self._store, self.key, data, mode={"e_tag": tag})
+            made = self._once(lambda: obstore.put(self._store, self.key, data, mode={"e_tag": tag}))
         except (PreconditionError, FileNotFoundError):
             return None
         return str(made["e_tag"])
@@ -239,8 +255,7 @@ class ObjectPath:
         import obstore
 
         try:
-            with _explained(str(self)):
-                obstore.head(self._store, self.key)
+            self._patiently(lambda: obstore.head(self._store, self.key))
         except FileNotFoundError:
             return False
         return True
@@ -262,30 +277,39 @@ class ObjectPath:
 
         if not missing_ok and not self.is_file():
             raise FileNotFoundError(str(self))
-        try:
-            with _explained(str(self)):
-                obstore.delete(self._store, self.key)
-        except FileNotFoundError:
-            if not missing_ok:
-                raise
+        # gone since it was looked for, perhaps by an attempt whose answer was lost
+        with suppress(FileNotFoundError):
+            self._patiently(lambda: obstore.delete(self._store, self.key))
 
     def rglob(self, pattern: str) -> Iterator[ObjectPath]:
         """Objects at any depth below this, by a pattern of their names."""
         import obstore
 
-        with _explained(str(self)):
-            for page in obstore.list(self._store, self.key or None):
-                for entry in page:
-                    found = ObjectPath(self.url, str(entry["path"]))
-                    if fnmatchcase(found.name, pattern):
-                        yield found
+        pages: Any = None
+        last: str | None = None
+
+        def page() -> Any:
+            nonlocal pages
+            try:
+                if pages is None:
+                    pages = iter(obstore.list(self._store, self.key or None, offset=last))
+                return next(pages, ())
+            except BaseException:
+                pages = None  # goes on behind what was listed last
+                raise
+
+        while entries := self._patiently(page):
+            last = str(entries[-1]["path"])
+            for entry in entries:
+                found = ObjectPath(self.url, str(entry["path"]))
+                if fnmatchcase(found.name, pattern):
+                    yield found
 
     def iterdir(self) -> Iterator[ObjectPath]:
         """Objects and prefixes directly below this."""
         import obstore
 
-        with _explained(str(self)):
-            found = obstore.list_with_delimiter(self._store, self.key or None)
+        found = self._patiently(lambda: obstore.list_with_delimiter(self._store, self.key or None))
         for prefix in found["common_prefixes"]:
             yield ObjectPath(self.url, str(prefix).strip("/"))
         for entry in found["objects"]:
