@@ -24,10 +24,13 @@ from tasks.specs import AlgorithmSpec
 def parameter_fields(kind: type) -> dict[str, dataclasses.Field[Any]]:
     """The parameters that a specification may give an algorithm, by name.
 
-    They are those that it declares, and those that say where a fitted part of it is.
+    They are those that it declares, and those that say where a fitted part of it is, which come
+    first where it cannot do without: words by position are given in this order.
     """
     part = PARTS.get(kind)
-    return declared(kind) | ({} if part is None else declared(part))
+    named = {} if part is None else declared(part)
+    needed = {n: field for n, field in named.items() if field.default is dataclasses.MISSING}
+    return needed | declared(kind) | named
 
 
 def build(registry: Mapping[str, type], spec: AlgorithmSpec, where: str, **given: Any) -> Any:
@@ -66,7 +69,10 @@ def build(registry: Mapping[str, type], spec: AlgorithmSpec, where: str, **given
     fields = {f.name: f for f in dataclasses.fields(kind)}
     for name, field in known.items():
         if field.default is dataclasses.MISSING and name not in spec.parameters:
-            raise SpecError(f"{where}.{name}: expected a value for {registered}, got nothing")
+            raise SpecError(
+                f"{where}.{name}: expected a value for {registered}, got nothing; it is "
+                f"{field.metadata['doc']}"
+            )
     values = {name: parse_number(value) for name, value in spec.parameters.items()}
     if issubclass(kind, Several) and "steps" in values:
         values["steps"] = _steps(registry, values["steps"], where, **given)

@@ -14,6 +14,7 @@ from tasks.building import parameter_fields
 from tasks.defences import PURIFIER_KINDS
 from tasks.models import MODELS, OTHER_MODELS
 from tasks.precomputed import ATTACK_KINDS
+from tasks.priors import ARCHITECTURES, OTHER_PRIORS, PRIORS
 from tasks.quality_models import OTHER_METRICS, QUALITY_MODELS
 
 ALGORITHMS: dict[str, dict[str, type[Any]]] = {
@@ -21,7 +22,8 @@ ALGORITHMS: dict[str, dict[str, type[Any]]] = {
     "detectors": DETECTORS,
     "purifiers": PURIFIER_KINDS,
 }
-KINDS = ("datasets", "models", "quality-metrics", *ALGORITHMS, "metrics")
+NAMED = ("models", "quality-metrics", "encoders", "priors")
+KINDS = ("datasets", *NAMED, *ALGORITHMS, "metrics")
 
 
 def entries(what: str) -> list[dict[str, Any]]:
@@ -34,15 +36,26 @@ def entries(what: str) -> list[dict[str, Any]]:
         return [_algorithm(name, kind) for name, kind in sorted(ALGORITHMS[what].items())]
     if what == "datasets":
         return [_dataset(name, kind) for name, kind in SOURCES.items()]
-    if what == "models":
-        shipped = [{"name": name, "doc": model.doc} for name, model in MODELS.items()]
-        return shipped + [{"name": name, "doc": doc} for name, doc in OTHER_MODELS.items()]
-    if what == "quality-metrics":
-        shipped = [{"name": name, "doc": model.doc} for name, model in QUALITY_MODELS.items()]
-        return shipped + [{"name": name, "doc": doc} for name, doc in OTHER_METRICS.items()]
+    if what in NAMED:
+        return [{"name": name, "doc": doc} for name, doc in _named(what).items()]
     if what == "metrics":
         return [dataclasses.asdict(metric) for metric in METRICS.values()]
     raise ValueError(f"expected one of {', '.join(KINDS)}, got {what!r}")
+
+
+def _named(what: str) -> dict[str, str]:
+    """Networks and what there is to say of them, by name."""
+    if what == "models":
+        return {**{name: model.doc for name, model in MODELS.items()}, **OTHER_MODELS}
+    if what == "quality-metrics":
+        return {**{name: model.doc for name, model in QUALITY_MODELS.items()}, **OTHER_METRICS}
+    if what == "encoders":
+        from tasks.encoders import ENCODERS, OTHER_ENCODERS
+
+        return {**{name: known.doc for name, known in ENCODERS.items()}, **OTHER_ENCODERS}
+    shipped = {name: f"{prior.doc}; ships" for name, prior in PRIORS.items()}
+    files = {name: f"{known.doc}; give its weights" for name, known in ARCHITECTURES.items()}
+    return {**shipped, **files, **OTHER_PRIORS}
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

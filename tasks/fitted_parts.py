@@ -15,8 +15,8 @@ from defender.purifiers import DDRM, DiffPure, IWMFDiff, Learned, OneStepDenoise
 from defender.types import check_parameters, parameter
 from defender.universal import Perturbation
 from tasks.perturbation_files import load_perturbation
-from tasks.priors import load_prior
-from tasks.purifier_networks import load_network
+from tasks.priors import ARCHITECTURES, PRIORS, load_prior
+from tasks.purifier_networks import NETWORKS, load_network
 
 
 class Part(Protocol):
@@ -68,7 +68,7 @@ class NetworkFile:
     fills: ClassVar[str] = "network"
 
     network: str = parameter(
-        doc="one that ships, or fcn, residual-fcn, denoiser or python:<module>:<factory> with its "
+        doc=f"one that ships ({', '.join(NETWORKS)}), or fcn, residual-fcn, denoiser or python:<module>:<factory> with its "
         "weights"
     )
     weights: str | None = parameter(
@@ -88,7 +88,7 @@ class PriorFile:
     fills: ClassVar[str] = "prior"
 
     prior: str = parameter(
-        doc="one that ships; small-prior, ddpm-cifar10, ddpm-celeba-hq or "
+        doc=f"one that ships ({', '.join(PRIORS)}); {', '.join(ARCHITECTURES)} or "
         "python:<module>:<factory> with its weights; or diffusers:<folder or name on the hub>"
     )
     weights: str | None = parameter(

@@ -46,6 +46,13 @@ PRIORS: dict[str, ShippedNetwork] = {
 }
 """The priors that ship, by name."""
 
+OTHER_PRIORS = {
+    f"{DIFFUSERS}<folder or name>": "a UNet of diffusers with its scheduler, from a folder or the "
+    "hub",
+    f"{PYTHON}<module>:<factory>": "your own network that tells noise; prior_side is the side of "
+    "the images it is for",
+}
+
 
 def new_network(name: str, folder: Path, field: str) -> nn.Module:
     """A network with the weights that its architecture or factory gives it.

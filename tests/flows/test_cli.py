@@ -143,7 +143,8 @@ def test_outputs_and_summary_rows(finished: tuple[Path, Path]) -> None:
     assert {"summary.json", "report.html", "rejected.parquet", "scores", "stages.json"} <= names
     summary = json.loads((folder / "summary.json").read_text())
     columns = (
-        "model attack threat detector policy purifier knowledge draws metric value ci_low ci_high n"
+        "model attack threat through detector policy purifier knowledge draws metric value "
+        "ci_low ci_high n"
     )
     assert all(list(row) == columns.split() for row in summary["rows"])
     seen = {(row["attack"] == "none", row["purifier"], row["knowledge"]) for row in summary["rows"]}
@@ -224,6 +225,9 @@ def test_a_report_of_an_unfinished_run(finished: tuple[Path, Path], tmp_path: Pa
     [
         ("datasets", "builtin:shapes"),
         ("models", "cifar-resnet"),
+        ("quality-metrics", "linearity-small"),
+        ("encoders", "iresnet100"),
+        ("priors", "prior-cifar10"),
         ("attacks", "IFGSM"),
         ("detectors", "GradientMask"),
         ("purifiers", "SeparateCorrectCombine"),

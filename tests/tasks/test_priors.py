@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,13 @@ def test_one_line_may_hold_the_prior(tmp_path: Path) -> None:
     assert first.sigma == 0.1
 
 
+def test_the_prior_comes_first_by_position(tmp_path: Path) -> None:
+    (purifier,) = built(tmp_path, "iwmf-diff(prior-cifar10, 0.5, 5)")
+    assert isinstance(purifier, IWMFDiff)
+    assert repr(purifier.prior).startswith("prior-cifar10@")
+    assert (purifier.lambda_0, purifier.window) == (0.5, 5)
+
+
 def test_names_of_results_follow_weights_and_noise(tmp_path: Path) -> None:
     digests = set()
     for seed, side, schedule in ((1, 16, None), (2, 16, None), (1, 12, None), (1, 16, 500)):
@@ -159,6 +168,43 @@ def test_a_folder_of_diffusers(tmp_path: Path) -> None:
     assert pipeline.digest == prior.digest
 
 
+def test_pickled_weights_of_a_folder_are_not_read(tmp_path: Path) -> None:
+    folder = diffusers_folder(tmp_path / "theirs", {})
+    safe = folder / "diffusion_pytorch_model.safetensors"
+    ran = tmp_path / "ran"
+
+    class Hostile:
+        def __reduce__(self) -> Any:
+            return (ran.touch, ())
+
+    (folder / "diffusion_pytorch_model.bin").write_bytes(pickle.dumps(Hostile()))
+    load_prior("diffusers:theirs", None, tmp_path, CPU, "prior")
+    safe.unlink()
+    words = r"prior: diffusers:theirs: expected diffusion_pytorch_model\.safetensors in .*, got dif"
+    with pytest.raises(ModelError, match=words):
+        load_prior("diffusers:theirs", None, tmp_path, CPU, "prior")
+    safe.write_bytes(b"damaged")
+    with pytest.raises(ModelError, match="diffusers:theirs cannot be read"):
+        load_prior("diffusers:theirs", None, tmp_path, CPU, "prior")
+    assert not ran.exists()
+
+
+def test_a_folder_is_read_without_asking_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    diffusers_folder(tmp_path / "theirs", {})
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("asked for a connection")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    load_prior("diffusers:theirs", None, tmp_path, CPU, "prior")
+    (tmp_path / "theirs/diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(ModelError, match="diffusers:theirs cannot be read"):
+        load_prior("diffusers:theirs", None, tmp_path, CPU, "prior")
+
+
 def test_networks_that_predict_a_variance_too_are_asked_for_the_noise_only(tmp_path: Path) -> None:
     diffusers_folder(tmp_path / "six", {}, out_channels=6)
     prior = load_prior("diffusers:six", None, tmp_path, CPU, "prior")
@@ -217,7 +263,7 @@ def test_a_model_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("written", "error", "words"),
     [
-        ({}, SpecError, r"purifiers\[0\]\.prior: expected a value for DDRM, got nothing"),
+        ({}, SpecError, r"purifiers\[0\]\.prior: expected a value for DDRM, .*prior-cifar10"),
         (
             {"prior": "smal-prior"},
             ModelError,
@@ -291,7 +337,7 @@ def test_the_original_layouts_are_loaded_by_their_names(
 def test_listings_show_what_a_specification_may_say() -> None:
     for kind in (DDRM, DiffPure, IWMFDiff, OneStepDenoise):
         fields = list(parameter_fields(kind))
-        assert fields[-3:] == ["prior", "weights", "prior_side"]
+        assert (fields[0], fields[-2:]) == ("prior", ["weights", "prior_side"])
 
 
 def test_a_run_purifies_with_a_prior(tmp_path: Path) -> None:
