@@ -16,6 +16,7 @@ from defender.types import check_parameters, parameter
 from defender.universal import Perturbation
 from tasks.perturbation_files import load_perturbation
 from tasks.priors import ARCHITECTURES, PRIORS, load_prior
+from tasks.purifier_networks import ARCHITECTURES as FORMS
 from tasks.purifier_networks import NETWORKS, load_network
 
 
@@ -68,8 +69,8 @@ class NetworkFile:
     fills: ClassVar[str] = "network"
 
     network: str = parameter(
-        doc=f"one that ships ({', '.join(NETWORKS)}), or fcn, residual-fcn, denoiser or python:<module>:<factory> with its "
-        "weights"
+        doc=f"one that ships ({', '.join(NETWORKS)}), or {', '.join(FORMS)} or "
+        "python:<module>:<factory> with its weights"
     )
     weights: str | None = parameter(
         None, doc="state dict, .safetensors or .pt, relative to the specification"
