@@ -41,6 +41,7 @@ from flows.scorecard import (
     score_table,
     told,
 )
+from flows.strength_page import strength_table
 from flows.verdict import caveat, threats, verdict
 from tasks.columns import Columns
 from tasks.drawing import Plot
@@ -48,6 +49,7 @@ from tasks.face_plots import det_plot
 from tasks.figures import plots
 from tasks.fronts import front_plot
 from tasks.further_figures import SIMILARITY
+from tasks.group_fronts import group_plots
 from tasks.heat_strips import heat_grids
 from tasks.histograms import histograms
 from tasks.leaderboard import baseline_label, standing_of
@@ -74,6 +76,7 @@ CONTENTS = (
     ("overview", ("bars",), "At a glance"),
     ("resize", ("resize",), "Resize"),
     ("leaderboard", ("leaderboard",), "Leaderboard"),
+    ("strengths", ("strengths",), "Strengths of the attacks"),
     ("verification", ("verification",), "Verification"),
     ("scores", ("scores", "scores_told"), "Score card"),
     ("detectors", ("detectors", "detectors_told"), "Detectors"),
@@ -141,6 +144,8 @@ def render(state: Survey, summary: dict[str, Any], columns: Columns) -> str:
         leaderboard=leaderboard_table(board),
         baseline=baseline_label(state),
         front=_inline([front] if front else []),
+        by_group=_inline(group_plots(board, baseline_label(state))),
+        strengths=strength_table(summary.get("strengths", [])),
         verification=verification_table(rows, systems),
         errors=_inline([det_plot(systems)] if systems else []),
         scores=score_table(deployable(rows), ranked=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,8 @@ from tasks.counted import counted
 from tasks.survey import Survey
 
 Column = NDArray[np.float64]
+Point = tuple[float, float]
+"""Gain and quality."""
 MEASURES = ("gain", "quality", "srcc")
 GROUPS = {
     "AdvCF": "color",
@@ -267,8 +270,9 @@ def standings(state: Survey, columns: Columns, only: str | None = None) -> list[
     means = Means(clean, state.bench.spec.seed)
     made = [_standing(state, means, name, one, base) for name, one in scored.items()]
     usable = [one for one in made if one.knowledge != "reference" and one.mean]
-    for one in usable:
-        one.front = not any(_dominates(other, one) for other in usable)
+    points = [(one.mean["gain"].value, one.mean["quality"].value) for one in usable]
+    for one, point in zip(usable, points, strict=True):
+        one.front = on_front(point, points)
     return sorted(made, key=lambda one: one.mean["gain"].value if one.mean else math.inf)
 
 
@@ -304,8 +308,10 @@ def _standing(
     return Standing(purifier, known, attacks, groups, means.of(scored), difference)
 
 
-def _dominates(one: Standing, other: Standing) -> bool:
-    """Whether one is at least as good in gain and quality, and better in one of them."""
-    gain, quality = one.mean["gain"].value, one.mean["quality"].value
-    theirs, likeness = other.mean["gain"].value, other.mean["quality"].value
-    return gain <= theirs and quality >= likeness and (gain < theirs or quality > likeness)
+def on_front(point: Point, others: Iterable[Point]) -> bool:
+    """Whether no other is at least as good in gain and quality, and better in one of them."""
+    gain, quality = point
+    return not any(
+        lower <= gain and higher >= quality and (lower < gain or higher > quality)
+        for lower, higher in others
+    )

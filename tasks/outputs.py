@@ -21,6 +21,7 @@ from tasks.history import finished_summary
 from tasks.leaderboard import standings
 from tasks.perturbation_files import save_perturbation
 from tasks.requirement_results import requirement_results
+from tasks.strengths import strengths
 from tasks.summary import Row, Summary
 from tasks.survey import Survey
 from tasks.thresholds import FILE as THRESHOLDS
@@ -30,7 +31,7 @@ from tasks.workbench import Workbench
 REJECTED = pa.schema([("name", pa.string()), ("reason", pa.string())])
 INDEX = "run.json"
 PLAIN = ("rejected.parquet", "summary.json", "stages.json", "report.html")
-RULES = 5
+RULES = 6
 """Version of what a summary and report hold; raising it rewrites them."""
 
 
@@ -144,6 +145,9 @@ def write_outputs(
     defences = defences_of(bench, rows, content.get("verification", []))
     if defences:
         content["defences"] = [one.as_dict() for one in defences]
+    found = strengths(state)
+    if found:
+        content["strengths"] = found
     content |= further_sections(summary)
     written += write_fitted(state, folder)
     content |= requirement_results(folder, previous, content, bench.spec.require)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flows.report import render
 from storage.scores import read_rows
 from tasks.columns import Columns
+from tasks.comparison import compare, open_finished
 from tasks.errors import SpecError
+from tasks.outputs import write_outputs
 from tasks.survey import Survey
 from tests import toy
 
@@ -41,6 +45,43 @@ def test_the_stored_change_is_the_wanted_one(tmp_path: Path) -> None:
     assert changed[:20].mean() == pytest.approx(row["reached"], rel=1e-6)
     assert changed.mean() == pytest.approx(WANTED, rel=0.1)
     assert sum(work.node.kind == "strength" for work in made) == 1
+
+
+def test_what_was_found_is_in_the_summary_and_on_the_page(tmp_path: Path) -> None:
+    state, _ = toy.run(toy.bench(tmp_path, **changes()))
+    summary = write_outputs(state, render)
+    row = found(state)
+    assert summary["strengths"] == [
+        {
+            "attack": "wanted",
+            "parameter": "step_size",
+            "unit": "[0, 1] intensity",
+            **{name: row[name] for name in ("value", "wanted", "reached", "images")},
+            "tries": len(row["tries"]),
+        }
+    ]
+    folder = state.bench.store.run("toy")
+    assert json.loads((folder / "summary.json").read_bytes()) == summary
+    page = (folder / "report.html").read_text()
+    section = page[page.index('<section id="strengths">') :].partition("</section>")[0]
+    assert f"<td>{row['value']:.4g}<small>{255 * row['value']:.2f}/255</small></td>" in section
+    assert f"<td>8.00/255</td>\n<td>{255 * row['reached']:.2f}/255</td>\n<td>20</td>" in section
+
+
+def test_summaries_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    state, _ = toy.run(toy.bench(tmp_path, **changes()))
+    summary = write_outputs(state, render)
+    folder = tmp_path / "store/toy"
+    del summary["strengths"]
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/summary.json").write_text(json.dumps(summary))
+    old = open_finished(str(tmp_path / "old"), "")
+    new = open_finished(str(folder), "")
+    for first, second in ((old, new), (new, old)):
+        compared = compare(first, second)
+        assert len(compared["rows"]) == len(summary["rows"])
+        assert compared["differs"] == []
+    assert 'id="strengths"' not in render(state, summary, Columns(state))
 
 
 def test_it_is_searched_once_and_the_same_whatever_the_order(tmp_path: Path) -> None:
