@@ -33,7 +33,7 @@ def face_verdict(rows: Sequence[Row], systems: Sequence[System]) -> list[str]:
         said.append(
             f"Behind {best['purifier']}, whose worst attack is lowest, {_share(row)} of those of "
             f"{row['attack']} ({row['threat']}) pass; it refuses {100 * best['frr']:.1f}\u00a0% of "
-            "the pairs of one person's clean pictures."
+            f"the pairs of one person's clean pictures{_of_draws(best)}."
         )
         if not any(row["threat"] in ("bpda", "eot", "full-gradient") for row in rivals.values()):
             said.append("No attack knew a defence: these figures say nothing of one that does.")
@@ -44,8 +44,9 @@ def face_verdict(rows: Sequence[Row], systems: Sequence[System]) -> list[str]:
             if first["fixed"]
             else "Each defence has its own threshold"
         )
+        whose = " of the victims" if first.get("of") == "victims" else ""
         said.append(
-            f"{how}; {first['people']} people on {first['images']:,} pictures give "
+            f"{how}; {first['people']} people on {first['images']:,} pictures{whose} give "
             f"{first['genuine_pairs']:,} pairs of one person and {first['impostor_pairs']:,} of "
             "two: smaller rates than one in that many cannot be told."
         )
@@ -54,6 +55,8 @@ def face_verdict(rows: Sequence[Row], systems: Sequence[System]) -> list[str]:
 
 def verification_table(rows: Sequence[Row], systems: Sequence[System]) -> Table | None:
     """Defences as rows: threshold, errors on clean pictures, and what of each attack passes.
+
+    Of a random defence every figure is a mean over its draws.
 
     Args:
         rows: of a summary.
@@ -67,13 +70,15 @@ def verification_table(rows: Sequence[Row], systems: Sequence[System]) -> Table 
         )
     )
     threats = {row["attack"]: row["threat"] for row in rows}
+    rates = [one["far"] for one in systems[0]["tpr_at_far"]]
+    pairs = systems[0]["impostor_pairs"]
     headings = [
         ("threshold", "Threshold"),
         ("far", "FAR, clean"),
         ("frr", "FRR, genuine"),
         ("self", "FRR with self-pairs"),
         ("eer", "EER"),
-        *((f"tpr {far}", f"TPR at FAR {far}") for far in systems[0]["tpr_at_far"]),
+        *((f"tpr {far:g}", f"TPR at FAR {far:g} ({pairs:,} impostor pairs)") for far in rates),
         *((f"attack {name}", f"FAR, {name} ({threats[name]})") for name in attacks),
     ]
     lines = []
@@ -83,42 +88,62 @@ def verification_table(rows: Sequence[Row], systems: Sequence[System]) -> Table 
         cells += [_cell(_find(rows, "none", name, metric)) for metric in ("far", "frr")]
         cells.append(Cell(_percent(one["frr_with_self_pairs"]), ""))
         cells.append(_cell(_find(rows, "none", name, "eer")))
-        cells += [Cell(_percent(value), "") for value in one["tpr_at_far"].values()]
+        cells += [_tpr(row) for row in one["tpr_at_far"]]
         cells += [_cell(_find(rows, attack, name, "far")) for attack in attacks]
-        lines.append(Line(purifier_title(name), "", one["images"], cells=cells))
+        draws = f"mean of {one['draws']} draws" if one["draws"] > 1 else ""
+        lines.append(Line(purifier_title(name), draws, one["images"], cells=cells))
     return Table("Defence", headings, [Section("", "", lines)])
 
 
+def _of_draws(one: System) -> str:
+    return f", both in the mean over {one['draws']} draws" if one["draws"] > 1 else ""
+
+
 def _find(rows: Sequence[Row], attack: str, purifier: str, metric: str) -> Row | None:
-    wanted = (attack, purifier, metric)
-    return next(
-        (r for r in rows if (r["attack"], r["purifier"], r["metric"]) == wanted),
-        None,
-    )
+    """A figure: of a random defence the mean over its draws."""
+    for name in (f"{metric}_mean", metric):
+        for row in rows:
+            if (row["attack"], row["purifier"], row["metric"]) == (attack, purifier, name):
+                return row
+    return None
 
 
 def _worst(rows: Sequence[Row], purifier: str) -> Row | None:
-    found = [
-        row
-        for row in rows
-        if row["metric"] == "far"
-        and row["purifier"] == purifier
-        and row["attack"] != "none"
-        and row["value"] is not None
-    ]
-    return max(found, key=lambda row: row["value"], default=None)
+    attacks = dict.fromkeys(row["attack"] for row in rows if row["attack"] != "none")
+    found = [_find(rows, attack, purifier, "far") for attack in attacks]
+    there = [row for row in found if row is not None and row["value"] is not None]
+    return max(there, key=lambda row: row["value"], default=None)
 
 
 def _percent(value: float | None) -> str:
     return DASH if value is None or value != value else f"{100 * value:.1f}\u00a0%"
 
 
+def _between(ends: Sequence[float | None]) -> str:
+    low, high = ends
+    return "" if low is None else f"{100 * low:.1f}{BETWEEN}{_percent(high)}"
+
+
 def _cell(row: Row | None) -> Cell | None:
+    """A figure, its interval, and Wilson's beneath it; one that is Wilson's itself says so."""
     if row is None:
         return None
-    low, high = row["ci_low"], row["ci_high"]
-    between = "" if low is None else f"{100 * low:.1f}{BETWEEN}{_percent(high)}"
-    return Cell(_percent(row["value"]), between)
+    between = _between((row["ci_low"], row["ci_high"]))
+    plain = row.get("wilson")
+    if plain is None:
+        return Cell(_percent(row["value"]), between)
+    if row["interval"] == "wilson":
+        return Cell(_percent(row["value"]), f"Wilson {between}")
+    return Cell(_percent(row["value"]), between, f"Wilson {_between(plain)}")
+
+
+def _tpr(row: dict[str, Any]) -> Cell:
+    plain = f"Wilson {_between(row['wilson'])}"
+    between = _between(row["by_identity"])
+    low, high = row["by_identity"]
+    if low is None or low == high:
+        return Cell(_percent(row["tpr"]), plain)
+    return Cell(_percent(row["tpr"]), between, plain)
 
 
 def _share(row: Row) -> str:

@@ -10,7 +10,8 @@ from rich.table import Table
 
 SHOWN = (
     *("gain", "gain_mean", "gain_worst", "quality", "srcc", "score_shift"),
-    *("far", "far_mean", "far_worst", "far_majority", "frr", "eer", "similarity"),
+    *("far", "far_mean", "far_worst", "far_majority"),
+    *("frr", "frr_mean", "frr_worst", "frr_majority", "eer", "similarity"),
     *("accuracy", "accuracy_mean", "accuracy_worst", "accuracy_majority"),
     *("balanced_accuracy", "attack_success", "label_recovery"),
     *("o1", "o2", "scaled_psnr", "psnr", "ssim"),

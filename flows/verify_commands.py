@@ -180,7 +180,7 @@ def _print(outcome: VerifyOutcome) -> None:
 
     summary = outcome.summary
     first = summary["systems"][0]
-    fars = [one for one in SHOWN if one * first["impostor_pairs"] >= 1]
+    fars = [row["far"] for row in first["tpr_at_far"] if row["far"] in SHOWN]
     folds = "ten_fold" in first
     table = Table(
         title="below each rate its 95 % interval, people drawn again", title_justify="left"
@@ -214,7 +214,11 @@ def _print(outcome: VerifyOutcome) -> None:
 
 
 def _share(row: dict[str, Any]) -> str:
+    """A rate and its interval: over people, or Wilson's where that is a point or is not there."""
     low, high = row["by_identity"]
+    name = ""
+    if (low is None or low == high) and "wilson" in row:
+        (low, high), name = row["wilson"], "Wilson "
     if low is None:
         return f"{100 * row['value']:.2f} %"
-    return f"{100 * row['value']:.2f} %\n{100 * low:.2f} to {100 * high:.2f}"
+    return f"{100 * row['value']:.2f} %\n{name}{100 * low:.2f} to {100 * high:.2f}"

@@ -14,6 +14,7 @@ from defender.metrics.verification import Pairs, auc, by_identity, tpr_at_far
 from defender.models.face_encoder import FaceEncoder
 from tasks.batches import BatchRule, batches
 from tasks.training_data import TrainingData
+from tasks.verify_figures import told
 
 EVALUATION = BatchRule(64)
 """Compute batches of looks at held-out images."""
@@ -81,10 +82,9 @@ def figures(pairs: Pairs, images: int) -> dict[str, Any]:
     """
     low, high = by_identity(pairs, auc, draws=DRAWS)
     impostors = len(pairs.impostor)
-    enough = [far for far in FARS if far * impostors >= 1]
     return {
         "roc_auc": {"value": auc(pairs), "ci_low": low, "ci_high": high},
-        "tar": {f"{far:g}": tpr_at_far(pairs, far)[0] for far in enough},
+        "tar": {f"{far:g}": tpr_at_far(pairs, far)[0] for far in told(FARS, impostors)},
         "people": len(np.union1d(pairs.first, pairs.second)),
         "images": min(images, MOST_IMAGES),
         "genuine": len(pairs.genuine),

@@ -3,44 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from defender.metrics.verification import (
-    Pairs,
-    Statistics,
-    all_by_identity,
-    det,
-    frr_at,
-    rates,
-    threshold_at,
-)
+from defender.metrics.verification import Pairs, Rates, det, far_at, frr_at, rates, threshold_at
 from tasks.columns import Columns, Split
 from tasks.errors import SpecError
-from tasks.faces import people
+from tasks.face_intervals import Figure, Interval, over_people, rate
+from tasks.face_pairs import Drawn, Galleries
 from tasks.nodes import Node
 from tasks.survey import Survey
+from tasks.verify_figures import told, tpr_row
 from tasks.workbench import Workbench
 
-FARS = (1e-3, 1e-4)
-"""False acceptance rates at which the share of accepted genuine pairs is given."""
-DRAWS = 400
-"""Bootstrap samples of an interval."""
+FARS = (1e-2, 1e-3, 1e-4)
+"""False acceptance rates at which the share of accepted genuine pairs is given, where there are
+impostor pairs enough to tell them."""
 
-Figure = tuple[str, float, float, float, int]
-"""Metric, value, ends of its interval, and what it is a share or mean of."""
+Weights = NDArray[np.float64] | None
 
 
 class FaceFigures:
     """What a verification system with a defence in front of it accepts.
 
     Only probes go through the defence; enrolled pictures are compared as they are. The threshold
-    of each defence is that at which the stated share of clean pairs of two people passes, unless
-    the specification fixes one for all.
+    of each defence is that at which the stated share of clean pairs of two people passes, all
+    draws of a random one taken together, unless the specification fixes one for all.
 
     Args:
         bench: the run.
@@ -54,36 +46,28 @@ class FaceFigures:
     def __init__(self, bench: Workbench, columns: Columns, split: Split) -> None:
         self.bench = bench
         self.columns = columns
-        self.counted = split.counted
-        self.people = people(bench, columns.table("ingest"))
-        self._clean: dict[str, Pairs] = {}
+        self.galleries = Galleries(bench, columns, split.counted)
+        self.people = self.galleries.persons.own
+        self._clean: dict[str, Drawn] = {}
         self._thresholds: dict[str, float] = {}
-        known, times = np.unique(self.people[self.among], return_counts=True)
-        if len(known) < 2 or times.max(initial=0) < 2:
+        self._intervals: dict[tuple[str, str], list[Interval]] = {}
+        if not any(gallery.tells for gallery in self.galleries.used):
+            known = len(np.unique(self.people[self.among]))
             raise SpecError(
                 "faces.identity: expected pictures of two people or more, and two of somebody, "
-                f"got {len(known)} people on {int(self.among.sum())} pictures"
+                f"got {known} people on {int(self.among.sum())} pictures"
             )
 
-    @cached_property
+    @property
     def among(self) -> NDArray[np.bool_]:
         """Images that count and show somebody known."""
-        return np.asarray(self.counted & (self.people >= 0), dtype=bool)
+        return self.galleries.among
 
-    def embeddings(self, node: str) -> NDArray[np.float32]:
-        """The stored embeddings of a score node, of the images that count."""
-        return self.columns.vectors(node, "embedding")[self.among]
-
-    @cached_property
-    def enrolled(self) -> NDArray[np.float32]:
-        """Embeddings of the clean images as they are compared with."""
-        return self.embeddings("score/none/none")
-
-    def clean_pairs(self, purifier: str) -> Pairs:
-        """All pairs of the clean images behind a purifier with those that are enrolled."""
+    def clean(self, purifier: str) -> Drawn:
+        """All pairs of a clean picture behind a purifier with those that are enrolled."""
         if purifier not in self._clean:
-            probes = self.embeddings(f"score/none/{purifier}")
-            self._clean[purifier] = Pairs.across(probes, self.enrolled, self.people[self.among])
+            parts = [gallery.pairs(purifier) for gallery in self.galleries.used]
+            self._clean[purifier] = Drawn.joined(parts)
         return self._clean[purifier]
 
     def threshold(self, purifier: str) -> float:
@@ -91,103 +75,120 @@ class FaceFigures:
         if purifier not in self._thresholds:
             fixed = self.bench.spec.faces.threshold
             if fixed is None:
-                fixed = threshold_at(self.clean_pairs(purifier), self.bench.spec.faces.far)
+                fixed = threshold_at(self.clean(purifier).together, self.bench.spec.faces.far)
             self._thresholds[purifier] = fixed
         return self._thresholds[purifier]
 
     def figures(self, node: Node) -> Iterator[Figure]:
-        """Far, frr, eer and similarity of a score node, with intervals by identity."""
+        """Far, frr, eer and similarity of a score node, of one draw and over all."""
         limit = self.threshold(node.purifier)
         if node.attack == "none":
-            yield from self._clean_figures(self.clean_pairs(node.purifier), limit)
+            yield from self._clean_figures(node.purifier, limit)
             return
         if "similarity" in self.columns.table(node.name).schema.names:
             yield from self._impersonation(node, limit)
-        pairs = Pairs.genuine_across(
-            self.embeddings(node.name), self.enrolled, self.people[self.among]
-        )
-        [between] = self._intervals(pairs, lambda some, w: [frr_at(some, limit, w)])
-        yield "frr", frr_at(pairs, limit), *between, len(pairs.similarity)
+        drawn = self.galleries.own_genuine(node.attack, node.purifier)
+        n = len(drawn.first.similarity)
+        for end, pairs, draws in drawn.kinds():
+            [between] = self._over_people(pairs, lambda some, w: [frr_at(some, limit, w)])
+            yield rate(f"frr{end}", frr_at(pairs, limit), between, n, draws)
 
-    def _clean_figures(self, pairs: Pairs, limit: float) -> Iterator[Figure]:
-        def statistics(given: Pairs, weights: NDArray[np.float64]) -> tuple[float, ...]:
-            drawn = rates(given, weights)
-            return (*drawn.at(limit), drawn.equal()[0])
+    def _clean_figures(self, purifier: str, limit: float) -> Iterator[Figure]:
+        drawn = self.clean(purifier)
+        genuine = int(drawn.first.same.sum())
+        impostor = len(drawn.first.same) - genuine
+        for end, pairs, draws in drawn.kinds():
+            far, frr = far_at(pairs, limit), frr_at(pairs, limit)
+            if end in ("", "_mean"):
+                of_far, of_frr, of_eer, *_ = self._clean_intervals(purifier, end)
+                value = rates(pairs).equal()[0]
+                yield Figure(f"eer{end}", value, *of_eer, impostor, draws)
+            else:
+                of_far, of_frr = self._over_people(
+                    pairs, lambda some, w: [far_at(some, limit, w), frr_at(some, limit, w)]
+                )
+            yield rate(f"far{end}", far, of_far, impostor, draws)
+            yield rate(f"frr{end}", frr, of_frr, genuine, draws)
 
-        known = rates(pairs)
-        far, frr = known.at(limit)
-        of_far, of_frr, of_eer = self._intervals(pairs, statistics)
-        genuine = int(pairs.same.sum())
-        impostor = len(pairs.same) - genuine
-        yield "far", far, *of_far, impostor
-        yield "eer", known.equal()[0], *of_eer, impostor
-        yield "frr", frr, *of_frr, genuine
+    def _clean_intervals(self, purifier: str, end: str) -> list[Interval]:
+        """Intervals of FAR, FRR, EER and of TPR at each rate that can be told."""
+        if (purifier, end) not in self._intervals:
+            drawn, limit = self.clean(purifier), self.threshold(purifier)
+            fars = told(FARS, int((~drawn.first.same).sum()))
+
+            def numbers(of: Rates) -> list[float]:
+                return [*of.at(limit), of.equal()[0], *(of.tpr_at(far)[0] for far in fars)]
+
+            pairs = drawn.together if end else drawn.first
+            found = self._over_people(pairs, lambda some, w: numbers(rates(some, w)))
+            self._intervals[purifier, end] = found
+        return self._intervals[purifier, end]
 
     def _impersonation(self, node: Node, limit: float) -> Iterator[Figure]:
-        similar = self.columns.column(node.name, "similarity")[self.among]
-        passed = (similar.astype(np.float32) >= np.float32(limit)).astype(np.float64)
-        whose = self.people[self.among]
-        yield "far", float(passed.mean()), *self._clustered(passed, whose), len(passed)
-        yield "similarity", float(similar.mean()), *self._clustered(similar, whose), len(similar)
+        drawn = self.galleries.impersonations(node.attack, node.purifier)
+        n = len(drawn.first.similarity)
+        for end, pairs, draws in drawn.kinds():
+            [between] = self._over_people(pairs, lambda some, w: [far_at(some, limit, w)])
+            yield rate(f"far{end}", far_at(pairs, limit), between, n, draws)
+        [between] = self._over_people(drawn.first, lambda some, w: [_mean(some.similarity, w)])
+        yield Figure("similarity", float(drawn.first.similarity.mean()), *between, n)
 
-    @staticmethod
-    def systems_of(state: Survey) -> list[Node]:
-        """The score nodes of clean images, one a defence."""
+    @cached_property
+    def _systems(self) -> list[Node]:
+        state: Survey = self.columns.state
         return [node for node in state.plan if node.kind == "score" and node.attack == "none"]
 
     def systems(self) -> list[dict[str, Any]]:
-        """For each defence on clean images: threshold, rates, and how they were counted."""
-        found = []
-        state = self.columns.state
-        for node in self.systems_of(state):
-            limit, pairs = self.threshold(node.purifier), self.clean_pairs(node.purifier)
-            flattered = Pairs.genuine_across(
-                self.embeddings(node.name),
-                self.enrolled,
-                self.people[self.among],
-                self_pairs=True,
-            )
-            known = rates(pairs)
-            of_far, of_frr = det(pairs)
-            far, frr = known.at(limit)
-            rate, at = known.equal()
-            found.append(
-                {
-                    "purifier": node.purifier,
-                    "threshold": limit,
-                    "fixed": self.bench.spec.faces.threshold is not None,
-                    "far": far,
-                    "frr": frr,
-                    "frr_with_self_pairs": frr_at(flattered, limit),
-                    "eer": rate,
-                    "eer_threshold": at,
-                    "auc": known.area(),
-                    "tpr_at_far": {f"{wanted:g}": known.tpr_at(wanted)[0] for wanted in FARS},
-                    "genuine_pairs": int(pairs.same.sum()),
-                    "impostor_pairs": int((~pairs.same).sum()),
-                    "people": len(np.unique(self.people[self.among])),
-                    "images": int(self.among.sum()),
-                    "curve": {"far": of_far.tolist(), "frr": of_frr.tolist()},
-                }
-            )
-        return found
+        """For each defence on clean images: threshold, rates, and how they were counted.
 
-    def _intervals(self, pairs: Pairs, statistics: Statistics) -> list[tuple[float, float]]:
-        """95 % intervals over people of figures of pairs."""
-        found = all_by_identity(pairs, statistics, draws=DRAWS, seed=self.bench.spec.seed)
-        return found or [(math.nan, math.nan)]
+        Rates of a random defence are means over its draws.
+        """
+        return [self._system(node.purifier) for node in self._systems]
 
-    def _clustered(
-        self, values: NDArray[np.float64], whose: NDArray[np.int64]
-    ) -> tuple[float, float]:
-        """95 % bootstrap interval of a mean, attackers drawn with all their images."""
-        known, place = np.unique(whose, return_inverse=True)
-        sums = np.bincount(place, values)
-        counts = np.bincount(place)
-        if len(known) < 2:
-            return math.nan, math.nan
-        generator = np.random.default_rng(self.bench.spec.seed)
-        drawn = generator.integers(0, len(known), (DRAWS, len(known)))
-        means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-        low, high = np.quantile(means, (0.025, 0.975))
-        return float(low), float(high)
+    def _system(self, purifier: str) -> dict[str, Any]:
+        limit, drawn, used = self.threshold(purifier), self.clean(purifier), self.galleries.used
+        pairs = drawn.together
+        genuine = int(drawn.first.same.sum())
+        impostors = len(drawn.first.same) - genuine
+        known = rates(pairs)
+        of_far, of_frr = det(pairs)
+        rate_, at = known.equal()
+        fars = told(FARS, impostors)
+        intervals = self._clean_intervals(purifier, "_mean" if drawn.draws > 1 else "")[3:]
+        return {
+            "purifier": purifier,
+            "draws": drawn.draws,
+            "threshold": limit,
+            "fixed": self.bench.spec.faces.threshold is not None,
+            "of": "victims" if all(one.victims for one in used) else "images",
+            "far": far_at(pairs, limit),
+            "frr": frr_at(pairs, limit),
+            "frr_with_self_pairs": self._with_self_pairs(purifier, limit),
+            "eer": rate_,
+            "eer_threshold": at,
+            "auc": known.area(),
+            "tpr_at_far": [
+                tpr_row(far, known.tpr_at(far), between, genuine, impostors)
+                for far, between in zip(fars, intervals, strict=True)
+            ],
+            "genuine_pairs": genuine,
+            "impostor_pairs": impostors,
+            "people": len(np.unique(np.concatenate([one.people for one in used]))),
+            "images": sum(len(one.people) for one in used),
+            "curve": {"far": of_far.tolist(), "frr": of_frr.tolist()},
+        }
+
+    def _with_self_pairs(self, purifier: str, limit: float) -> float:
+        pairs = [gallery.self_pairs(purifier) for gallery in self.galleries.used]
+        refused = sum(int((one.similarity < limit).sum()) for one in pairs)
+        return refused / sum(len(one.similarity) for one in pairs)
+
+    def _over_people(self, pairs: Pairs, statistics: Any) -> list[Interval]:
+        return over_people(pairs, statistics, self.bench.spec.seed)
+
+
+def _mean(values: Sequence[float] | NDArray[np.float32], weights: Weights) -> float:
+    if weights is None:
+        return float(np.mean(values))
+    total = float(weights.sum())
+    return float(np.dot(values, weights) / total) if total else math.nan

@@ -54,12 +54,12 @@ def enrolled_for(chunk: Chunk, clean: Sequence[Pixels]) -> Tensor | None:
     return embeddings(chunk.bench, clean)
 
 
-def with_embeddings(rows: pa.Table, found: Tensor) -> pa.Table:
+def with_embeddings(rows: pa.Table, found: Tensor, name: str = "embedding") -> pa.Table:
     """Rows and the embedding (n, d) of each as a column of lists."""
     values = found.float().cpu().numpy()
     flat = pa.array(np.ascontiguousarray(values).reshape(-1), pa.float32())
     column = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
-    return rows.append_column("embedding", column)
+    return rows.append_column(name, column)
 
 
 def impersonated(chunk: Chunk) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tasks.nodes import RULES, Node
 from tasks.specs import label_of
+from tasks.targets import is_apart
 from tasks.workbench import Workbench
 
 
@@ -24,6 +25,7 @@ def further(
     sources = [("ingest", "none"), *((node.name, node.attack) for node in attacks)]
     rule = {name: common[name] for name in ("batch", "device")}
     yield from _redraws(bench, nodes)
+    yield from _victims(bench, nodes)
     yield from _answers(bench, sources, rule)
     yield from _certificates(bench, sources, nodes, rule)
     if bench.spec.explain is not None:
@@ -35,14 +37,12 @@ def _redraws(bench: Workbench, nodes: Mapping[str, Node]) -> Iterator[Node]:
         if node.kind != "purify":
             continue
         draws = bench.spec.purifiers[node.position].draws
-        if draws == 1 or bench.subject is None or (bench.has_encoder and node.attack == "none"):
+        if draws == 1 or bench.subject is None:
             continue
         inputs = {"images": node.inputs["images"], "clean": "ingest"}
-        if bench.has_encoder:
+        if bench.has_encoder and node.attack != "none":
             target = nodes[f"attack/{node.attack}"].inputs.get("target")
-            if target is None:
-                continue
-            inputs["target"] = target
+            inputs |= {} if target is None else {"target": target}
         yield Node(
             f"redraw/{node.attack}/{node.purifier}",
             "redraw",
@@ -50,14 +50,43 @@ def _redraws(bench: Workbench, nodes: Mapping[str, Node]) -> Iterator[Node]:
             node.position,
             attack=node.attack,
             purifier=node.purifier,
-            config={
-                **node.config,
-                "kind": "redraw",
-                "rules": [RULES["redraw"], RULES["purify"], RULES["score"]],
-                "draws": draws,
-                "subject": repr(bench.subject),
-            },
+            config=_redrawn(bench, node, 2),
         )
+
+
+def _redrawn(bench: Workbench, node: Node, first: int) -> dict[str, Any]:
+    """What the draws of a purifier from a first one on depend on, besides their images."""
+    return {
+        **node.config,
+        "kind": "redraw",
+        "rules": [RULES["redraw"], RULES["purify"], RULES["score"]],
+        "draws": bench.spec.purifiers[node.position].draws,
+        "subject": repr(bench.subject),
+        **({"embeddings": 1, "first": first} if bench.has_encoder else {}),
+    }
+
+
+def _victims(bench: Workbench, nodes: Mapping[str, Node]) -> Iterator[Node]:
+    """Pictures of those who are impersonated, behind every purifier.
+
+    They are needed where they come from a data set of their own: thresholds are then those of
+    their clean pairs.
+    """
+    if not bench.has_encoder:
+        return
+    for target in nodes.values():
+        if target.kind != "target" or not is_apart(bench.targets[target.position], bench.dataset):
+            continue
+        for node in nodes.values():
+            if node.kind == "purify" and node.attack == "none":
+                yield Node(
+                    f"{target.name.replace('target/', 'victims/', 1)}/{node.purifier}",
+                    "redraw",
+                    {"images": target.name, "clean": target.name},
+                    node.position,
+                    purifier=node.purifier,
+                    config=_redrawn(bench, node, 1),
+                )
 
 
 def _answers(

@@ -12,7 +12,7 @@ from defender.metrics.quality import relative_gain
 from tasks.columns import Column, Columns
 from tasks.nodes import Node
 
-ASKED = {"model": "prediction", "metric": "score", "encoder": "similarity"}
+ASKED = {"model": "prediction", "metric": "score"}
 """Column of each draw, by what the run attacks."""
 
 Found = tuple[str, Column]
@@ -22,14 +22,33 @@ Found = tuple[str, Column]
 def every_draw(columns: Columns, node: Node, name: str) -> NDArray[Any]:
     """A column of a score node in the first draw and in all others, (draws, n)."""
     again = f"redraw/{node.attack}/{node.purifier}"
-    others = [c for c in columns.table(again).schema.names if c.startswith(f"{name}_")]
     first = columns.column(node.name, name)
-    return np.stack([first, *(columns.column(again, other) for other in others)])
+    return np.stack(
+        [first, *(columns.column(again, one) for one in _further(columns, again, name))]
+    )
 
 
-def over_draws(
-    columns: Columns, node: Node, kind: str, labels: Column, limit: float
-) -> Iterator[Found]:
+def every_vector(columns: Columns, first: str | None, again: str) -> NDArray[np.float32]:
+    """Embeddings in the first draw and in all others, (draws, n, d).
+
+    Args:
+        columns: of a finished run.
+        first: the score node of the first draw; None where the other node holds it as well.
+        again: the node of further draws, which there need not be.
+    """
+    found = [] if first is None else [columns.vectors(first, "embedding")]
+    found += [columns.vectors(again, one) for one in _further(columns, again, "embedding")]
+    return np.stack(found)
+
+
+def _further(columns: Columns, again: str, name: str) -> list[str]:
+    """Names of the columns of further draws."""
+    if again not in columns.state.plan.nodes:
+        return []
+    return [one for one in columns.table(again).schema.names if one.startswith(f"{name}_")]
+
+
+def over_draws(columns: Columns, node: Node, kind: str, labels: Column) -> Iterator[Found]:
     """What comes of trying a defence again and again, image by image.
 
     Args:
@@ -37,7 +56,6 @@ def over_draws(
         node: a score node whose purifier was drawn several times.
         kind: what is attacked, a key of :data:`ASKED`.
         labels: true labels (n,), for a model.
-        limit: threshold of the defence, for an encoder.
 
     Yields:
         ``<metric>_mean``, of all draws; ``<metric>_worst``, where whoever attacks may try as often
@@ -50,11 +68,6 @@ def over_draws(
         yield "accuracy_mean", right.mean(axis=0)
         yield "accuracy_worst", np.asarray(right.all(axis=0), dtype=bool)
         yield "accuracy_majority", np.asarray(plurality(drawn) == labels, dtype=bool)
-    elif kind == "encoder":
-        passed = drawn.astype(np.float32) >= np.float32(limit)
-        yield "far_mean", passed.mean(axis=0)
-        yield "far_worst", np.asarray(passed.any(axis=0), dtype=bool)
-        yield "far_majority", np.asarray(2 * passed.sum(axis=0) > len(passed), dtype=bool)
     else:
         clean = columns.column("score/none/none", "score")
         gains = np.stack([relative_gain(clean, scores) for scores in drawn])

@@ -22,6 +22,7 @@ from tasks.attackers import draws_of, threat_of
 from tasks.columns import Column, Columns, Split
 from tasks.face_figures import FaceFigures
 from tasks.nodes import Node
+from tasks.quality_scores import LIKENESSES
 from tasks.redraw_figures import over_draws
 from tasks.specs import AttackSpec
 from tasks.survey import Survey
@@ -200,10 +201,11 @@ class Summary:
         if self.bench.has_metric:
             yield from self._quality(node)
         if self.bench.has_encoder:
-            for metric, value, low, high, n in self.faces.figures(node):
-                if self._wanted(metric):
-                    yield self.row(node, metric, value, low, high, n)
-        if f"redraw/{node.attack}/{node.purifier}" in self.state.plan.nodes:
+            for one in self.faces.figures(node):
+                if self._wanted(one.metric.partition("_")[0]):
+                    found = self.row(node, one.metric, one.value, one.low, one.high, one.n)
+                    yield {**found, **one.more}
+        elif f"redraw/{node.attack}/{node.purifier}" in self.state.plan.nodes:
             yield from self._redrawn(node)
         if node.attack == "none" and node.purifier == "none":
             return
@@ -217,15 +219,13 @@ class Summary:
 
     def _redrawn(self, node: Node) -> Iterator[Row]:
         """What comes of drawing a randomised defence again and again."""
-        kind = "model" if self.bench.has_model else "metric" if self.bench.has_metric else "encoder"
-        among, limit = self.split.counted, 0.0
+        kind = "model" if self.bench.has_model else "metric"
+        among = self.split.counted
         if kind == "model":
             among = among & (self.labels >= 0)
-        elif kind == "encoder":
-            among, limit = self.faces.among, self.faces.threshold(node.purifier)
         source = self.state.plan.nodes[f"purify/{node.attack}/{node.purifier}"]
         draws = self.bench.spec.purifiers[source.position].draws
-        for metric, values in over_draws(self.columns, node, kind, self.labels, limit):
+        for metric, values in over_draws(self.columns, node, kind, self.labels):
             if not self._wanted(metric.rpartition("_")[0]):
                 continue
             make = self.rate if values.dtype == bool else self.mean
@@ -248,8 +248,11 @@ class Summary:
         if node.attack != "none" and node.purifier != "none":
             own = self.columns.column(f"score/none/{node.purifier}", "score")[counted]
             found["defended_gain"] = relative_gain(own, scores)
-        if "likeness" in self.columns.table(node.name).schema.names and not bare:
-            found["quality"] = self.columns.column(node.name, "likeness")[counted]
+            found["defended_absolute_gain"] = absolute_gain(own, scores, metric.score_range)
+        there = () if bare else self.columns.table(node.name).schema.names
+        for name, column in LIKENESSES.items():
+            if column in there:
+                found[name] = self.columns.column(node.name, column)[counted]
         for name, values in found.items():
             if self._wanted(name):
                 yield self.mean(node, name, values)

@@ -179,6 +179,11 @@ class TargetPool:
         return dict(zip(result.rows["name"].to_pylist(), result.images, strict=True))
 
 
+def is_apart(pool: TargetPool | None, images: Dataset) -> bool:
+    """Whether pictures come from another data set than the images."""
+    return pool is not None and pool.pool is not images
+
+
 def person_in(pattern: str, name: str) -> str | None:
     """Who is on an image, from its name: what the group of a regular expression finds."""
     found = re.search(pattern, name)

@@ -47,10 +47,10 @@ def figures(
     """
     limit = threshold_at(pairs, far) if threshold is None else threshold
     impostors, genuine = len(pairs.impostor), len(pairs.genuine)
-    told = [one for one in FARS if one * impostors >= 1]
+    fars = told(FARS, impostors)
 
     def numbers(of: Rates) -> list[float]:
-        return [*of.at(limit), of.equal()[0], of.area(), *(of.tpr_at(one)[0] for one in told)]
+        return [*of.at(limit), of.equal()[0], of.area(), *(of.tpr_at(one)[0] for one in fars)]
 
     intervals = all_by_identity(
         pairs,
@@ -74,15 +74,8 @@ def figures(
         "eer": {**rows[2], "threshold": _number(whole.equal()[1])},
         "auc": rows[3],
         "tpr_at_far": [
-            {
-                "far": one,
-                "tpr": row["value"],
-                "threshold": _number(whole.tpr_at(one)[1]),
-                "by_identity": row["by_identity"],
-                "wilson": list(wilson(round(values[4 + place] * genuine), genuine)),
-                "impostor_pairs": impostors,
-            }
-            for place, (one, row) in enumerate(zip(told, rows[4:], strict=True))
+            tpr_row(one, whole.tpr_at(one), ends, genuine, impostors)
+            for one, ends in zip(fars, intervals[4:], strict=True)
         ],
         "genuine_pairs": genuine,
         "impostor_pairs": impostors,
@@ -93,6 +86,38 @@ def figures(
         },
     }
     return content if folds is None else {**content, "ten_fold": _folds(pairs, folds)}
+
+
+def told(fars: Sequence[float], impostors: int) -> list[float]:
+    """Those false accept rates that so many impostor pairs can tell: one pair and more."""
+    return [one for one in fars if one * impostors >= 1]
+
+
+def tpr_row(
+    far: float,
+    found: tuple[float, float],
+    between: tuple[float, float],
+    genuine: int,
+    impostors: int,
+) -> dict[str, Any]:
+    """The share of genuine pairs accepted at a false accept rate, as JSON holds it.
+
+    Args:
+        far: the false accept rate.
+        found: the share, and the threshold.
+        between: interval over people.
+        genuine: pairs of one person.
+        impostors: pairs of two people.
+    """
+    tpr, threshold = found
+    return {
+        "far": far,
+        "tpr": _number(tpr),
+        "threshold": _number(threshold),
+        "by_identity": [_number(end) for end in between],
+        "wilson": list(wilson(round(tpr * genuine), genuine)),
+        "impostor_pairs": impostors,
+    }
 
 
 def _folds(pairs: Pairs, folds: NDArray[np.int64]) -> dict[str, Any]:

@@ -77,9 +77,22 @@ METRICS: dict[str, Metric] = {
             kind="score",
         ),
         Metric(
+            "defended_absolute_gain",
+            "change of the score from that of the clean image behind the same purifier, as a share "
+            "of the metric's range",
+            better="lower",
+            kind="score",
+        ),
+        Metric(
             "quality",
             "likeness to the clean image: mean of SSIM (flat 7 x 7 window) and PSNR / 80 dB, PSNR "
             "counted up to 80 dB",
+            kind="score",
+        ),
+        Metric(
+            "image_similarity",
+            "likeness to the clean image: sum of SSIM (flat 7 x 7 window) and PSNR / 40 dB, PSNR "
+            "counted up to 80 dB; 3 for equal images",
             kind="score",
         ),
         Metric(
@@ -138,19 +151,44 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             "far_mean",
-            "share of attacked pictures that pass, over several draws of a random defence",
+            "far over several draws of a random defence, the threshold that of all draws together",
             better="lower",
             kind="verification",
         ),
         Metric(
             "far_worst",
-            "the attacked picture passes in one draw or more: an attacker may try as often",
+            "clean pair or attacked picture passes in one draw or more: whoever attacks may try as "
+            "often",
             better="lower",
             kind="verification",
         ),
         Metric(
             "far_majority",
-            "the attacked picture passes in more than half of the draws",
+            "clean pair or attacked picture passes in more than half of the draws",
+            better="lower",
+            kind="verification",
+        ),
+        Metric(
+            "frr_mean",
+            "frr over several draws of a random defence, the threshold that of all draws together",
+            better="lower",
+            kind="verification",
+        ),
+        Metric(
+            "frr_worst",
+            "a pair of one person's pictures is refused in one draw or more",
+            better="lower",
+            kind="verification",
+        ),
+        Metric(
+            "frr_majority",
+            "a pair of one person's pictures passes in no more than half of the draws",
+            better="lower",
+            kind="verification",
+        ),
+        Metric(
+            "eer_mean",
+            "eer of the pairs of all draws of a random defence together",
             better="lower",
             kind="verification",
         ),

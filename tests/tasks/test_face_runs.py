@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from flows.report import render
-from storage.images import read_images
+from storage.images import Pixels, read_images
 from storage.scores import read_rows
 from tasks.columns import Columns
 from tasks.errors import SpecError
@@ -56,15 +56,20 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Survey:
     return state
 
 
-def embedded(state: Survey, node: str) -> np.ndarray[Any, Any]:
-    """Embeddings of the stored images of a node, computed here; unit length."""
-    images = [
-        torch.from_numpy(image)
+def stored(state: Survey, node: str) -> list[Pixels]:
+    """The stored images of a node."""
+    return [
+        image
         for index in range(state.chunks)
         for image in read_images(state.bench.store.images(state.done[(node, index)].ref))
     ]
+
+
+def embedded(state: Survey, node: str) -> np.ndarray[Any, Any]:
+    """Embeddings of the stored images of a node, computed here; unit length."""
+    images = torch.from_numpy(np.stack(stored(state, node)))
     with torch.no_grad():
-        found: torch.Tensor = state.bench.encoder(torch.stack(images).float() / 255)
+        found: torch.Tensor = state.bench.encoder(images.float() / 255)
     return found.numpy()
 
 
