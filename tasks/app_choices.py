@@ -6,14 +6,14 @@ import dataclasses
 import importlib.util
 import inspect
 import math
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import yaml
-
 from defender.detectors import DETECTORS
-from defender.types import range_text
+from defender.spelling import parse_number
+from defender.types import parameter, range_text
 from storage import imagenet
 from storage.sources import SOURCES
 from tasks.building import parameter_fields
@@ -23,6 +23,12 @@ from tasks.models import MODELS
 from tasks.precomputed import ATTACK_KINDS
 from tasks.quality_models import QUALITY_MODELS
 
+REGISTRIES: dict[str, dict[str, type[Any]]] = {
+    "attacks": ATTACK_KINDS,
+    "detectors": DETECTORS,
+    "purifiers": PURIFIER_KINDS,
+}
+"""Every algorithm by kind and name."""
 NONE = "none"
 FIRST = {
     "epsilon": 8 / 255,
@@ -48,6 +54,8 @@ QUICK = {
     ("SGADV", "steps"): 50,
 }
 """First values that suit one small picture better than the defaults of whole runs."""
+UNITS = {("ImageScaling", "more_epsilons"): "[0, 1] intensity"}
+"""Units of parameters that are lists, which declare none."""
 ELSEWHERE = {"Precomputed", "ControlPatch", "Defense", "Sequence", "Average", "NoiseGate"}
 """What needs more than one picture and numbers: other files, lists, a fitted attack beside it."""
 COMPOSITION = "composition"
@@ -69,10 +77,13 @@ class Control:
 
     Args:
         name: of the parameter.
-        kind: ``number``, ``whole``, ``switch``, ``choice`` or ``text``.
-        first: its value at the beginning; empty text leaves it to the algorithm.
-        low: smallest value.
+        kind: ``number``, ``whole``, ``numbers`` (several in one line), ``switch``, ``choice`` or
+            ``text``.
+        first: its value at the beginning; None or empty text leaves it to the algorithm.
+        low: smallest value, as the page shows it.
         high: largest value; None where there is no bound.
+        open_low: ``low`` itself is excluded.
+        automatic: it may be left empty, and the algorithm finds its value.
         reach: where a slider ends.
         step: of the slider.
         choices: the words it may be.
@@ -85,6 +96,8 @@ class Control:
     first: Any
     low: float | None = None
     high: float | None = None
+    open_low: bool = False
+    automatic: bool = False
     reach: float = 1.0
     step: float = 1.0
     choices: tuple[str, ...] = ()
@@ -99,24 +112,45 @@ class Control:
         """
         if self.kind in ("switch", "choice"):
             return shown
-        if self.kind == "text" and self.name == "line":
-            return str(shown)
         if self.kind == "text":
-            # numbers and words, as in a specification
-            return yaml.safe_load(str(shown)) if str(shown).strip() else None
+            return str(shown).strip() or None
+        if self.kind == "numbers":
+            found = [self._number(word) for word in re.split(r"[,;\s]+", str(shown)) if word]
+            return found or None
+        if self.automatic and (shown is None or not str(shown).strip()):
+            return None
+        return self._number(shown)
+
+    def _number(self, shown: Any) -> float:
+        """One number, within the range.
+
+        Raises:
+            ValueError: naming the parameter and what was expected.
+        """
+        whole = self.kind == "whole"
         try:
-            value = float(shown)
+            value = float(parse_number(shown))
         except (TypeError, ValueError):
-            raise ValueError(f"{self.name}: expected a number, got {shown!r}") from None
-        if not math.isfinite(value):
-            raise ValueError(f"{self.name}: expected a number, got {shown!r}")
+            value = math.nan
+        if not math.isfinite(value) or (whole and value != round(value)):
+            what = "a whole number" if whole else "a number"
+            raise ValueError(f"{self.name}: expected {what}, got {shown!r}")
+        least = self.low is not None and (value < self.low or (self.open_low and value == self.low))
+        if least or (self.high is not None and value > self.high):
+            unit = " in 255ths" if self.unit == "/255" else ""
+            raise ValueError(f"{self.name}: expected {self.range}{unit}, got {shown!r}")
         if self.unit == "/255":
             return value / 255
-        return round(value) if self.kind == "whole" else value
+        return round(value) if whole else value
+
+    @property
+    def range(self) -> str:
+        """What it may be, in words, as the page shows it."""
+        return range_text(parameter(doc="", low=self.low, high=self.high, open_low=self.open_low))
 
     def show(self, value: Any) -> Any:
         """What the page shows for a value."""
-        return round(255 * value, 3) if self.unit == "/255" else value
+        return round(255 * value, 3) if self.unit == "/255" and value not in ("", None) else value
 
 
 @dataclass(frozen=True)
@@ -264,8 +298,7 @@ def choice(what: str, name: str) -> Choice:
         doc = "filters one after the other (>) or averaged (+), in one line"
         control = Control("line", "text", "median(3) > unsharp(1)", doc=doc)
         return Choice(name, doc, "", (control,))
-    registry = {"attacks": ATTACK_KINDS, "detectors": DETECTORS, "purifiers": PURIFIER_KINDS}[what]
-    kind = registry[name]
+    kind = REGISTRIES[what][name]
     controls = [control_of(name, field) for field in parameter_fields(kind).values()]
     doc = (inspect.getdoc(kind) or "").split("\n", 1)[0]
     return Choice(name, doc, kind.paper, tuple(c for c in controls if c is not None))
@@ -273,34 +306,44 @@ def choice(what: str, name: str) -> Choice:
 
 def control_of(algorithm: str, field: dataclasses.Field[Any]) -> Control | None:
     """The control of a parameter; None where it cannot be set on a page."""
-    meta, name = field.metadata, field.name
+    meta, name, kind = field.metadata, field.name, str(field.type)
     value: Any = field.default
     if value is dataclasses.MISSING:
         value = FIRST.get(name, "")
     value = QUICK.get((algorithm, name), value)
+    unit = str(meta["unit"] or UNITS.get((algorithm, name), ""))
     doc = f"{meta['doc']} ({range_text(field)})"
-    if isinstance(value, tuple):
-        return None
-    if isinstance(value, bool):
+    if kind.startswith("bool"):
         return Control(name, "switch", value, doc=doc)
     if meta["choices"]:
         return Control(name, "choice", value, choices=tuple(meta["choices"]), doc=doc)
-    if value is None or isinstance(value, str):
-        return Control(name, "text", value or "", unit=meta["unit"], doc=doc)
+    if kind.startswith("str"):
+        return Control(name, "text", value or "", unit=unit, doc=doc)
+    if not kind.startswith(("int", "float", "tuple[float")):
+        return None
     low, high = meta["low"], meta["high"]
-    if isinstance(value, int):
-        reach = high if high is not None else max(10, 4 * value)
-        return Control(name, "whole", value, low, high, reach, 1, unit=meta["unit"], doc=doc)
-    if str(meta["unit"]).startswith("[0, 1] intensity") and 0 <= value <= 0.1:
-        fine = value < 2 / 255
-        reach, step = (8.0, 0.1) if fine else (64.0, 0.5)
-        largest = None if high is None else 255 * high
-        least = None if low is None else 255 * low
-        return Control(name, "number", value, least, largest, reach, step, unit="/255", doc=doc)
-    reach = high if high is not None else _round_up(4 * abs(value) or 1.0)
-    begin = low if low is not None else -reach
-    step = _round_up((reach - begin) / 200)
-    return Control(name, "number", value, low, high, reach, step, unit=meta["unit"], doc=doc)
+    several = kind.startswith("tuple")
+    told: dict[str, Any] = {
+        "open_low": meta["open_low"],
+        "automatic": "None" in kind,
+        "unit": unit,
+        "doc": doc,
+    }
+    small = value in (None, ()) or 0 <= value <= 0.1
+    if unit.startswith("[0, 1] intensity") and small:
+        fine = value in (None, ()) or value < 2 / 255
+        told |= {"unit": "/255", "reach": 8.0 if fine else 64.0, "step": 0.1 if fine else 0.5}
+        low, high = (None if bound is None else 255 * bound for bound in (low, high))
+    elif kind.startswith("int"):
+        told |= {"reach": high if high is not None else max(10, 4 * (value or 0)), "step": 1}
+        return Control(name, "whole", value, low, high, **told)
+    else:
+        reach = high if high is not None else _round_up(4 * abs(value or 0) or 1.0)
+        begin = low if low is not None else -reach
+        told |= {"reach": reach, "step": _round_up((reach - begin) / 200)}
+    if several:
+        return Control(name, "numbers", "", low, high, **told)
+    return Control(name, "number", value, low, high, **told)
 
 
 def _round_up(value: float) -> float:

@@ -14,6 +14,8 @@ from tasks.errors import ModelError
 
 DIFFUSERS = "diffusers:"
 
+WEIGHTS = "diffusion_pytorch_model"
+"""Name of a file of weights, without its ending."""
 _LAYOUTS = ((None, None), ("unet", "scheduler"))
 """Folders of network and scheduler within a folder: of a model alone, and of a pipeline."""
 
@@ -73,7 +75,16 @@ def diffusers_prior(
     local = folder / source
     if local.is_dir():
         inside, scheduler = _layout(local, name, field)
-        network = _read(UNet2DModel, str(local), inside, name, field)
+        _refuse_pickles(local / (inside or ""), name, field)
+        network = _read(
+            UNet2DModel,
+            str(local),
+            inside,
+            name,
+            field,
+            use_safetensors=True,
+            local_files_only=True,
+        )
         path = local / (scheduler or "") / "scheduler_config.json"
         noise = json.loads(path.read_bytes()) if path.is_file() else {}
     else:
@@ -96,8 +107,20 @@ def _layout(local: Path, name: str, field: str) -> tuple[str | None, str | None]
     raise ModelError(f"{field}: {name}: expected a config.json in {local} or its unet, found none")
 
 
-def _read(kind: Any, source: str, inside: str | None, name: str, field: str) -> Any:
-    options = {} if inside is None else {"subfolder": inside}
+def _refuse_pickles(folder: Path, name: str, field: str) -> None:
+    """Refuse a folder whose weights are pickled only; nothing of them is read."""
+    if any(folder.glob(f"{WEIGHTS}*.safetensors")):
+        return
+    if pickled := next(folder.glob(f"{WEIGHTS}*.bin"), None):
+        raise ModelError(
+            f"{field}: {name}: expected {WEIGHTS}.safetensors in {folder}, got {pickled.name} "
+            "alone, which is pickled; save the model again as safetensors"
+        )
+
+
+def _read(kind: Any, source: str, inside: str | None, name: str, field: str, **options: Any) -> Any:
+    if inside is not None:
+        options["subfolder"] = inside
     try:
         with warnings.catch_warnings():
             # the library calls its own dependency in a way that is deprecated

@@ -136,7 +136,7 @@ class Views:
             said = f"similarity {similar:.3f}"
             if self.threshold is not None:
                 passes = similar >= self.threshold
-                said += ": passes" if passes else ": is refused"
+                said += f", threshold {self.threshold:.3f}: {'passes' if passes else 'is refused'}"
                 verdict = "bad" if passes else "good"
         return Pane(role, pixels if seen is None else seen, False, answers, figures, said, verdict)
 

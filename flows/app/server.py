@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,8 @@ def free_port(host: str, wanted: int) -> int:
 
 def serve(settings: Settings) -> None:
     """Serve the app until it is stopped."""
+    # read by the library that fetches models; what may be named here needs no hub
+    os.environ["HF_HUB_OFFLINE"] = "1"
     app.add_middleware(Guards, hosts=settings.hosts, largest=settings.largest)
     shelf.add()
     try_page.add(settings)

@@ -273,8 +273,12 @@ class _AlgorithmPart:
                 ui.select(list(control.choices), value=value, label=title, on_change=keep).classes(
                     "wide"
                 ).props(test)
-            elif control.kind == "text":
+            elif control.kind in ("text", "numbers"):
                 ui.input(title, value=str(value), on_change=keep).classes("wide").props(test)
+            elif control.automatic:
+                self._exact(control, title, value, keep).classes("wide").props(
+                    f'{test} clearable stack-label placeholder="automatic"'
+                )
             else:
                 self._slider(control, title, value, test, keep)
         with row:
@@ -284,7 +288,17 @@ class _AlgorithmPart:
         self, control: Control, title: str, value: Any, test: str, keep: Callable[..., None]
     ) -> None:
         low = control.low if control.low is not None else -control.reach
-        exact = ui.number(
+        exact = self._exact(control, title, value, keep)
+        exact.classes("exact").props(test)
+        slider = ui.slider(
+            min=low, max=max(control.reach, value), step=control.step, value=value
+        ).props(f'aria-label="{title}"')
+        slider.bind_value(exact, forward=lambda v: v, backward=lambda v: low if v is None else v)
+
+    def _exact(
+        self, control: Control, title: str, value: Any, keep: Callable[..., None]
+    ) -> ui.number:
+        return ui.number(
             title,
             value=value,
             min=control.low,
@@ -292,8 +306,3 @@ class _AlgorithmPart:
             step=control.step,
             on_change=keep,
         )
-        exact.classes("exact").props(test)
-        slider = ui.slider(
-            min=low, max=max(control.reach, value), step=control.step, value=value
-        ).props(f'aria-label="{title}"')
-        slider.bind_value(exact, forward=lambda v: v, backward=lambda v: low if v is None else v)

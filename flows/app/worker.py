@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from flows.app.packed import as_packed
 from tasks.preview import Preview
 from tasks.preview_trial import Told
 from tasks.stopping import Stopped
@@ -87,6 +88,6 @@ def explain(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "expected enough memory for this picture, there is too little"
     text = " ".join(str(error).split())
-    if isinstance(error, ModuleNotFoundError):
+    if isinstance(error, ModuleNotFoundError) and error.name:
         return f"{error.name}: expected this package, it is not installed here"
-    return text or type(error).__name__
+    return as_packed(text) or type(error).__name__

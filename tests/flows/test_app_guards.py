@@ -117,17 +117,36 @@ def test_who_can_reach_it(host: str, expected: bool, tmp_path: Path) -> None:
     assert bool(Settings(tmp_path, tmp_path, host).hosts) is expected
 
 
-@pytest.mark.parametrize("path", ["../secret", "/etc", "a/../../b", "link/x"])
-def test_typed_paths_stay_below_the_data_folder(path: str, tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    data.mkdir()
-    (data / "link").symlink_to(tmp_path)
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data folder with a way out of it, and what lies outside."""
+    found = tmp_path / "data"
+    found.mkdir()
+    (found / "link").symlink_to(tmp_path)
+    for name in ("secret", "x", "cifar10"):
+        (tmp_path / name).mkdir()
+    return found
+
+
+@pytest.mark.parametrize("path", ["../secret", "/etc", "a/../../x", "link/x", "secret", "cifar10"])
+def test_typed_paths_stay_below_the_data_folder(
+    path: str, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a run would look there too
+    monkeypatch.chdir(data.parent)
+    monkeypatch.setenv("IMAGE_DEFENDER_DATA", str(data.parent))
     form = Form(data)
     form.source, form.path = DATASET, path
-    with pytest.raises(SpecError, match="below the data folder"):
-        form.album()
+    for ask in (form.album, form.content, form.picture):
+        with pytest.raises(SpecError, match="below the data folder"):
+            ask()
     form = Form(data)
+    form.choose_family("face")
     form.weights = path
+    with pytest.raises(SpecError, match="below the data folder"):
+        form.content()
+    form = Form(data)
+    form.model, form.architecture, form.weights = "torchvision", "resnet18", path
     with pytest.raises(SpecError, match="below the data folder"):
         form.content()
     form = Form(data)
@@ -137,18 +156,34 @@ def test_typed_paths_stay_below_the_data_folder(path: str, tmp_path: Path) -> No
         form.content()
 
 
-def test_names_of_code_are_not_taken(tmp_path: Path) -> None:
-    form = Form(tmp_path)
-    form.choose_family("classifier")
-    form.purifier.choose("Learned")
-    form.purifier.values["network"] = "python:os:getcwd"
-    with pytest.raises(SpecError, match="network"):
+def test_public_weights_are_not_fetched(data: Path) -> None:
+    form = Form(data)
+    form.model, form.architecture = "torchvision", "resnet18"
+    with pytest.raises(SpecError, match=r"weights: expected a file below .* the app fetches none"):
         form.content()
+    (data / "own.pt").write_bytes(b"")
+    form.weights = " own.pt "
+    assert form.content()["model"] == {"name": "torchvision:resnet18", "weights": "own.pt"}
+
+
+def test_names_of_code_and_of_hubs_are_not_taken(data: Path) -> None:
+    form = Form(data)
+    form.purifier.choose("Learned")
+    for word in ("python:os:getcwd", "["):
+        form.purifier.values["network"] = word
+        with pytest.raises(SpecError, match="network: expected one of"):
+            form.content()
+    form.purifier.choose("DDRM")
+    for word in ("diffusers:google/ddpm-cifar10-32", f"diffusers:{data.parent}/x"):
+        form.purifier.values["prior"] = word
+        with pytest.raises(SpecError, match="prior: expected a path below the data folder"):
+            form.content()
     form.purifier.choose("composition")
     for line in (
         "learned(network=python:os:getcwd)",
         "defense(path=/tmp/x.py)",
-        "learned(denoiser-linearity, weights=/etc/passwd) > median(3)",
+        f"DDRM(prior=diffusers:{data.parent}/x)",
+        "[",
     ):
         form.purifier.values["line"] = line
         with pytest.raises(SpecError, match="line"):
@@ -157,6 +192,19 @@ def test_names_of_code_are_not_taken(tmp_path: Path) -> None:
     assert form.content()["purifiers"] == [
         {"name": "median(3) > unsharp(1)", "label": "median(3) > unsharp(1)"}
     ]
+
+
+def test_numbers_out_of_range_are_named(data: Path) -> None:
+    form = Form(data)
+    form.attack.values["epsilon"] = 300
+    with pytest.raises(SpecError, match=r"epsilon: expected \[0, 255\] in 255ths, got 300"):
+        form.content()
+    form.attack.choose("GridPatch")
+    form.attack.values["fit_size"] = 0
+    with pytest.raises(SpecError, match=r"fit_size: expected \(0, 1\], got 0"):
+        form.content()
+    form.attack.values["fit_size"] = None
+    assert "fit_size" not in form.content()["attacks"][0]
 
 
 def test_the_shelf_forgets_the_oldest_and_what_is_dropped() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from storage.errors import SourceError
 from storage.images import read_images
 from tasks.errors import ModelError, SpecError
 from tasks.preview import Preview, Subjects
-from tasks.preview_panes import Pane
+from tasks.preview_panes import Pane, Views
 from tasks.preview_trial import Suspicion, Told
 from tasks.spec_files import parse_spec
 from tasks.specs import DatasetSpec
@@ -174,6 +175,32 @@ def test_hidden_pictures_and_what_the_model_sees() -> None:
     assert np.abs(seen.astype(int) - hidden).max() <= 1
     assert heard.panes["attacked"].pixels.shape == (3, 32, 32)
     assert np.abs(heard.panes["model sees"].pixels.astype(int) - hidden).max() > 8
+
+
+@pytest.mark.parametrize(
+    ("threshold", "said", "verdict"),
+    [
+        (0.79, "similarity 0.800, threshold 0.790: passes", "bad"),
+        (0.815, "similarity 0.800, threshold 0.815: is refused", "good"),
+        (None, "similarity 0.800", ""),
+    ],
+)
+def test_a_face_is_shown_with_both_numbers(
+    threshold: float | None, said: str, verdict: str
+) -> None:
+    bench: Any = SimpleNamespace(
+        device=torch.device("cpu"),
+        has_model=False,
+        has_metric=False,
+        has_encoder=True,
+        encoder=lambda image: torch.tensor([[0.6, 0.8]], dtype=torch.float64),
+    )
+    enrolled = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    pixels = np.zeros((3, 4, 4), np.uint8)
+    pane = Views(bench, pixels, -1, (), enrolled, threshold).answered("attacked", pixels)
+    assert (pane.said, pane.verdict) == (said, verdict)
+    assert pane.figures["similarity"] == pytest.approx(0.8)
+    assert pane.alt == f"attacked, 4 by 4 pixels, {said}"
 
 
 def test_heat_maps() -> None:
