@@ -40,6 +40,8 @@ TITLES = {
     "gain_worst": "Gain, worst of draws",
     "absolute_gain": "Gain of range",
     "defended_gain": "Gain, both defended",
+    "defended_absolute_gain": "Gain of range, both defended",
+    "image_similarity": "SSIM + PSNR / 40 dB",
     "score": "Score",
     "score_shift": "Score shift, SD",
     "far": "FAR",

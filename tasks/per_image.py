@@ -18,6 +18,7 @@ from storage.scores import read_rows
 from tasks.columns import Split
 from tasks.errors import SpecError
 from tasks.outputs import file_name
+from tasks.quality_scores import LIKENESSES
 from tasks.specs import Spec, label_of
 from tasks.summary import MASKS, SCALED
 from tasks.workbench import DISTORTIONS
@@ -138,8 +139,8 @@ class Images:
         if metric in (*DISTORTIONS, *SCALED, "score"):
             values = self._column(node, metric)
             return values, counted & np.isfinite(values), False
-        if metric == "quality":
-            values = self._column(node, "likeness")
+        if metric in LIKENESSES:
+            values = self._column(node, LIKENESSES[metric])
             return values, counted & np.isfinite(values), False
         if metric in ("gain", "defended_gain"):
             own = "none" if metric == "gain" else row["purifier"]

@@ -14,6 +14,7 @@ from tasks.datasets import Dataset
 from tasks.errors import SpecError
 from tasks.further import further
 from tasks.nodes import CALM, RULES, Node
+from tasks.quality_scores import likenesses
 from tasks.specs import label_of
 from tasks.workbench import Workbench
 
@@ -274,7 +275,7 @@ class Plan:
             **({} if bench.pipeline is None else {"pipeline": repr(bench.pipeline)}),
             **({"metric": repr(bench.metric)} if bench.has_metric else {}),
             **({"encoder": repr(bench.encoder)} if bench.has_encoder else {}),
-            **({"likeness": 1} if bench.has_metric and "quality" in bench.spec.metrics else {}),
+            **({likeness: 1 for likeness in likenesses(bench)} if bench.has_metric else {}),
             **{name: common[name] for name in ("batch", "device")},
         }
         purified = [(n.name, n.attack, n.purifier, n.inputs["images"]) for n in self._of("purify")]

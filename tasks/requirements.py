@@ -23,7 +23,7 @@ DETECTION = (
 OF_ATTACKS = (
     *(name for name in DETECTION if name != "false_positive_rate"),
     *("attack_success", "o1", "o2", "scaling_success", "target_agreement", "target_psnr"),
-    *("similarity", "defended_gain"),
+    *("similarity", "defended_gain", "defended_absolute_gain"),
 )
 """Figures that attacked images alone have."""
 OF_MODELS = (

@@ -25,14 +25,14 @@ from tasks.goals import goal, stored
 from tasks.patch_stages import answer, answers, boxes_of, certify, explain, located, paste
 from tasks.precomputed import Precomputed
 from tasks.purify_folder_export import export
-from tasks.quality_scores import opinion
+from tasks.quality_scores import LIKENESSES, opinion
 from tasks.redraws import redraw
 from tasks.scaled_scores import ScaledScores
 from tasks.targets import like
 
 ANSWERS = ("prediction", "confidence", "loss")
 """Columns of a classifier's answers."""
-OPINIONS = ("score", "likeness")
+OPINIONS = ("score", *LIKENESSES.values())
 """Columns of a quality metric's answers."""
 
 

@@ -22,6 +22,7 @@ from tasks.attackers import draws_of, threat_of
 from tasks.columns import Column, Columns, Split
 from tasks.face_figures import FaceFigures
 from tasks.nodes import Node
+from tasks.quality_scores import LIKENESSES
 from tasks.redraw_figures import over_draws
 from tasks.specs import AttackSpec
 from tasks.survey import Survey
@@ -247,8 +248,11 @@ class Summary:
         if node.attack != "none" and node.purifier != "none":
             own = self.columns.column(f"score/none/{node.purifier}", "score")[counted]
             found["defended_gain"] = relative_gain(own, scores)
-        if "likeness" in self.columns.table(node.name).schema.names and not bare:
-            found["quality"] = self.columns.column(node.name, "likeness")[counted]
+            found["defended_absolute_gain"] = absolute_gain(own, scores, metric.score_range)
+        there = () if bare else self.columns.table(node.name).schema.names
+        for name, column in LIKENESSES.items():
+            if column in there:
+                found[name] = self.columns.column(node.name, column)[counted]
         for name, values in found.items():
             if self._wanted(name):
                 yield self.mean(node, name, values)

@@ -77,9 +77,22 @@ METRICS: dict[str, Metric] = {
             kind="score",
         ),
         Metric(
+            "defended_absolute_gain",
+            "change of the score from that of the clean image behind the same purifier, as a share "
+            "of the metric's range",
+            better="lower",
+            kind="score",
+        ),
+        Metric(
             "quality",
             "likeness to the clean image: mean of SSIM (flat 7 x 7 window) and PSNR / 80 dB, PSNR "
             "counted up to 80 dB",
+            kind="score",
+        ),
+        Metric(
+            "image_similarity",
+            "likeness to the clean image: sum of SSIM (flat 7 x 7 window) and PSNR / 40 dB, PSNR "
+            "counted up to 80 dB; 3 for equal images",
             kind="score",
         ),
         Metric(

@@ -1,7 +1,8 @@
 """How a purifier for image-quality metrics is judged: likeness to the clean image, gain, ranks.
 
-Per image: :func:`likeness`. Of a dataset, from columns of scores: :func:`relative_gain`,
-:func:`absolute_gain` (columns, averaged elsewhere) and :func:`srcc`.
+Per image: :func:`closeness`, and of its two figures :func:`likeness` and :func:`summed`. Of a
+dataset, from columns of scores: :func:`relative_gain`, :func:`absolute_gain` (columns, averaged
+elsewhere) and :func:`srcc`.
 """
 
 from __future__ import annotations
@@ -103,25 +104,21 @@ def _one_ssim(x: Tensor, y: Tensor) -> Tensor:
     return (luminance * (2 * covariance + _K2**2) / (variances + _K2**2)).mean()
 
 
-def likeness(reference: Images, purified: Images) -> Scores:
-    """Quality of a purified image, ``(SSIM + min(PSNR, 80) / 80) / 2``; 1 for the clean image.
+def closeness(reference: Images, purified: Images) -> tuple[Scores, Scores]:
+    """SSIM and PSNR of purified images to the clean ones.
 
     A purified image of another size is first resized to that of the clean one (bilinear,
-    antialiased). SSIM is :func:`uniform_ssim`.
+    antialiased). SSIM is :func:`uniform_ssim`; PSNR counts up to 80 dB, also of equal images.
 
     Args:
         reference: clean images (n, c, h, w) in [0, 1].
         purified: (n, c, any height, any width) in [0, 1].
 
     Returns:
-        float64 (n,), at most 1.
+        float64 (n,) each: SSIM, at most 1, and PSNR in dB, at most 80.
 
     Raises:
         ValueError: another number of images or channels.
-
-    Source: A. Gushchin et al., "Adversarial purification for no-reference image-quality metrics:
-    applicability study and new methods", 2024, arXiv 2404.06957.
-    Differs: equal images count as 80 dB; the published evaluator counts them as 150.
     """
     if reference.shape[:2] != purified.shape[:2]:
         raise ValueError(
@@ -131,8 +128,37 @@ def likeness(reference: Images, purified: Images) -> Scores:
     if reference.shape != purified.shape:
         size = (int(reference.shape[2]), int(reference.shape[3]))
         purified = functional.interpolate(purified, size, mode="bilinear", antialias=True)
-    decibels = psnr(reference, purified).clamp(max=PEAK)
-    return (uniform_ssim(reference, purified) + decibels / PEAK) / 2
+    return uniform_ssim(reference, purified), psnr(reference, purified).clamp(max=PEAK)
+
+
+def halved(ssim: Scores, decibels: Scores) -> Scores:
+    """``(SSIM + PSNR / 80 dB) / 2`` of what :func:`closeness` found, (n,)."""
+    return (ssim + decibels / PEAK) / 2
+
+
+def summed(ssim: Scores, decibels: Scores) -> Scores:
+    """``SSIM + PSNR / 40 dB`` of what :func:`closeness` found, (n,): of equal images 3.
+
+    Source: A. Gushchin et al., "Guardians of Image Quality: Benchmarking Defenses Against
+    Adversarial Attacks on Image Quality Metrics", 2024, arXiv 2408.01541: its similarity.
+    Differs: PSNR counts up to 80 dB, as in :func:`likeness`.
+    """
+    return ssim + decibels / (PEAK / 2)
+
+
+def likeness(reference: Images, purified: Images) -> Scores:
+    """Quality of a purified image, ``(SSIM + min(PSNR, 80) / 80) / 2``; 1 for the clean image.
+
+    Arguments and errors are those of :func:`closeness`.
+
+    Returns:
+        float64 (n,), at most 1.
+
+    Source: A. Gushchin et al., "Adversarial purification for no-reference image-quality metrics:
+    applicability study and new methods", 2024, arXiv 2404.06957.
+    Differs: equal images count as 80 dB; the published evaluator counts them as 150.
+    """
+    return halved(*closeness(reference, purified))
 
 
 def relative_gain(clean: ArrayLike, purified: ArrayLike) -> NDArray[np.float64]:

@@ -13,10 +13,12 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from defender.metrics import psnr
 from defender.metrics.quality import (
     absolute_gain,
+    closeness,
     likeness,
     relative_gain,
     srcc,
     srcc_interval,
+    summed,
     uniform_ssim,
 )
 
@@ -67,6 +69,16 @@ def test_likeness_of_equal_images_is_one_and_nothing_is_more() -> None:
     nearly = (clean + 1e-6).clamp(0, 1)
     assert (likeness(clean, nearly) <= 1).all()
     assert (likeness(clean, noisy) < 1).all()
+
+
+def test_likenesses_of_flat_images_by_hand() -> None:
+    clean, grey = torch.full((1, 3, 9, 9), 0.5), torch.full((1, 3, 9, 9), 0.6)
+    structural = (2 * 0.5 * 0.6 + 1e-4) / (0.5**2 + 0.6**2 + 1e-4)
+    assert likeness(clean, grey).item() == pytest.approx((structural + 20 / 80) / 2, abs=1e-6)
+    assert summed(*closeness(clean, grey)).item() == pytest.approx(structural + 20 / 40, abs=1e-6)
+    assert summed(*closeness(clean, clean)).item() == 3.0
+    nearly = (clean + 1e-6).clamp(0, 1)
+    assert summed(*closeness(clean, nearly)).item() == pytest.approx(3.0, abs=1e-6)
 
 
 def test_likeness_brings_another_size_back_first() -> None:

@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 from torch import nn
 
-from defender.metrics.quality import likeness
+from defender.metrics.quality import closeness, likeness
 from defender.universal import Perturbation
 from flows.report import render
 from storage.images import read_images
@@ -64,7 +64,10 @@ def quality(**changes: Any) -> dict[str, Any]:
         "attacks": ATTACKS,
         "detectors": [],
         "purifiers": PURIFIERS,
-        "metrics": ["gain", "absolute_gain", "defended_gain", "quality", "srcc", "score_shift"],
+        "metrics": [
+            *("gain", "absolute_gain", "defended_gain", "defended_absolute_gain"),
+            *("quality", "image_similarity", "srcc", "score_shift"),
+        ],
     }
     return {**base, **changes}
 
@@ -106,6 +109,9 @@ def test_figures_are_those_of_the_stored_images(state: Survey) -> None:
     assert row(state, "ifgsm", "half", "srcc")["value"] == pytest.approx(ranks, abs=1e-6)
     like = np.mean([likeness(x, y).item() for x, y in zip(clean, made, strict=True)])
     assert row(state, "ifgsm", "half", "quality")["value"] == pytest.approx(like, rel=1e-6)
+    found = [closeness(x, y) for x, y in zip(clean, made, strict=True)]
+    like = np.mean([ssim.item() + decibels.item() / 40 for ssim, decibels in found])
+    assert row(state, "ifgsm", "half", "image_similarity")["value"] == pytest.approx(like, rel=1e-6)
     shift = row(state, "ifgsm", "none", "score_shift")["value"]
     attacked = np.array([metric(one).item() for one in stored(state, "attack/ifgsm")])
     wanted = (attacked.mean() - before.mean()) / before.std(ddof=1)
@@ -119,6 +125,22 @@ def test_both_defended_compares_with_the_purified_clean_image(state: Survey) -> 
     after = np.array([metric(one).item() for one in stored(state, "purify/ifgsm/median")])
     found = row(state, "ifgsm", "median", "defended_gain")["value"]
     assert found == pytest.approx(np.mean(abs(after - own) / own), rel=1e-4)
+    low, high = metric.score_range
+    found = row(state, "ifgsm", "median", "defended_absolute_gain")["value"]
+    assert found == pytest.approx(np.mean(abs(after - own)) / (high - low), rel=1e-4)
+
+
+def test_both_defended_draw_the_same_of_a_random_purifier(tmp_path: Path) -> None:
+    none = {"name": "IFGSM", "epsilon": 0, "step_size": 0, "steps": 1, "label": "none at all"}
+    noise = {"name": "GaussianNoise", "sigma": 0.1, "label": "noise"}
+    state, _ = toy.run(toy.bench(tmp_path, **quality(attacks=[none], purifiers=[noise])))
+    clean, attacked = stored(state, "purify/none/noise"), stored(state, "purify/none at all/noise")
+    for before, first, second in zip(stored(state, "ingest"), clean, attacked, strict=True):
+        assert torch.equal(first, second), "an attack that changes nothing: the same noise on both"
+        assert (first - before).std() > 0.05
+    assert row(state, "none at all", "noise", "gain")["value"] > 0
+    for metric in ("defended_gain", "defended_absolute_gain"):
+        assert row(state, "none at all", "noise", metric)["value"] == 0
 
 
 def test_the_leaderboard_is_the_mean_over_attacks(state: Survey) -> None:
@@ -159,6 +181,7 @@ def test_the_page_has_the_leaderboard(state: Survey) -> None:
     assert 'id="leaderboard"' in page
     assert "the baseline is half" in page
     assert "Gain and quality over all attacks" in page
+    assert page.count('aria-label="Gain and quality, ') == 3, "all attacks, fgsm, clean images"
     assert "standard deviations" in page
 
 
