@@ -17,7 +17,7 @@ from flows.command import DEFAULT_STORE
 from flows.evaluate import Outcome
 from flows.evaluate import run as run_evaluation
 from flows.inspect import verify_run
-from flows.names import begun_now, run_name, tag_run
+from flows.names import BEGUN, begun_now, run_name
 from flows.parameters import Count, Library, Normalisation, Protocol, Rate, Sides
 from flows.scan import ScanOutcome, publish_scan, run_scan
 from flows.verify import VerifyOutcome, run_verification
@@ -35,7 +35,7 @@ def _pairs_name() -> str:
     return begun_now(*(Path(str(given[name])).stem for name in ("pairs", "dataset")))
 
 
-@flow(name="scan", flow_run_name=_scan_name, validate_parameters=True)
+@flow(name="scan", flow_run_name=_scan_name, on_running=BEGUN, validate_parameters=True)
 def scan(
     path: str,
     target: Sides,
@@ -97,7 +97,7 @@ def scan(
     return outcome
 
 
-@flow(name="verify", flow_run_name=run_name, on_running=[tag_run], validate_parameters=True)
+@flow(name="verify", flow_run_name=run_name, on_running=BEGUN, validate_parameters=True)
 def verify(
     spec: str,
     store: str = DEFAULT_STORE,
@@ -130,7 +130,7 @@ def verify(
     return found
 
 
-@flow(name="verify-faces", flow_run_name=_pairs_name, validate_parameters=True)
+@flow(name="verify-faces", flow_run_name=_pairs_name, on_running=BEGUN, validate_parameters=True)
 def verify_faces(
     pairs: str,
     dataset: str,

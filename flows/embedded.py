@@ -151,6 +151,20 @@ def start(meanwhile: Callable[[], AbstractContextManager[object]] = nullcontext)
     _tell_prefect(server.url)
 
 
+def running() -> bool:
+    """Whether runs of this process are told of a server that was started here."""
+    from prefect.settings import get_current_settings
+
+    return get_current_settings().api.url in {server.url for server in _servers if server.used}
+
+
+def alone() -> bool:
+    """Whether no server but a temporary one knows of the runs of this process."""
+    from prefect.settings import get_current_settings
+
+    return get_current_settings().api.url is None or running()
+
+
 def _await(until: float) -> Server:
     """A server that answers."""
     for _ in range(ATTEMPTS):

@@ -13,7 +13,7 @@ from prefect import flow
 from flows import embedded, gates
 from flows.ahead import Early, decoding
 from flows.artifacts import ProgressArtifact, publish
-from flows.names import run_name, tag_run
+from flows.names import BEGUN, run_name
 from flows.parameters import Count
 from flows.progress import Progress
 from flows.report import render
@@ -150,7 +150,7 @@ def prepare_root(store: str) -> Place:
     return root
 
 
-@flow(name="evaluate", flow_run_name=run_name, on_running=[tag_run], validate_parameters=True)
+@flow(name="evaluate", flow_run_name=run_name, on_running=BEGUN, validate_parameters=True)
 def evaluate(
     spec: str,
     store: str = "image-defender-store",

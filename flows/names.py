@@ -10,7 +10,9 @@ from typing import Any
 import httpx
 from prefect import get_client, runtime
 from prefect.exceptions import PrefectException
+from prefect.flows import FlowStateHook
 
+from flows.lost_runs import note_process
 from tasks.families import content_of, dataset_word, families
 
 
@@ -26,11 +28,24 @@ def begun_now(*what: str) -> str:
 
 
 def tag_run(flow: Any, flow_run: Any, state: Any) -> None:
-    """Tag a flow run that begins with the families of its specification.
+    """Tag a flow run that begins with its flow's name and the families that it belongs to.
 
     A hook: a run is never lost for want of a tag.
     """
-    add_tags(flow_run, families(_content(flow_run.parameters)))
+    add_tags(flow_run, (flow.name, *families_of(flow.name, flow_run.parameters)))
+
+
+def families_of(flow: str, parameters: Mapping[str, Any]) -> tuple[str, ...]:
+    """The families of a flow run: those of its flow, its options or its specification."""
+    if flow in OF_FLOWS:
+        return OF_FLOWS[flow]
+    if "spec" in parameters:
+        return families(_content(parameters))
+    return families(parameters.get("options"))
+
+
+OF_FLOWS = {"scan": ("scaling",), "verify-faces": ("face",)}
+"""Families of flows without a specification."""
 
 
 def add_tags(run: Any, found: tuple[str, ...]) -> None:
@@ -48,3 +63,7 @@ def add_tags(run: Any, found: tuple[str, ...]) -> None:
 def _content(parameters: Mapping[str, Any]) -> Any:
     spec, assignments = str(parameters["spec"]), parameters.get("assignments") or ()
     return content_of(spec, assignments, parameters.get("limit"))
+
+
+BEGUN: list[FlowStateHook[..., Any]] = [note_process, tag_run]
+"""Hooks of every flow: what is noted of its run when it begins."""

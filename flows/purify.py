@@ -13,7 +13,7 @@ from prefect.runtime import flow_run
 
 from flows.artifacts import LISTED, artifact_key, publish_rejected
 from flows.evaluate import Prepared, compute, prepare_root
-from flows.names import begun_now
+from flows.names import BEGUN, begun_now
 from flows.parameters import Count, PurifyOptions, Seed
 from storage.files import exclusive
 from tasks.budget import check_budget
@@ -120,7 +120,7 @@ def _run_name() -> str:
     return begun_now("purify", source.stem)
 
 
-@flow(name="purify", flow_run_name=_run_name, validate_parameters=True)
+@flow(name="purify", flow_run_name=_run_name, on_running=BEGUN, validate_parameters=True)
 def purify(
     source: str,
     purifiers: list[Any],

@@ -12,7 +12,7 @@ from prefect.runtime import flow_run
 
 from flows.artifacts import LISTED, artifact_key, publish_page, publish_rejected, publish_table
 from flows.evaluate import Outcome, Prepared, compute, look_up, prepare_root
-from flows.names import begun_now
+from flows.names import BEGUN, begun_now
 from flows.parameters import one_run
 from flows.scan_page import render
 from storage.files import Place, exclusive
@@ -202,7 +202,7 @@ def _key(parameters: Mapping[str, Any]) -> tuple[str, str]:
 
 
 @one_run
-@flow(name="scan", flow_run_name=_run_name, validate_parameters=True)
+@flow(name="scan", flow_run_name=_run_name, on_running=BEGUN, validate_parameters=True)
 def scan(spec: str, store: str) -> Outcome:
     """Decode and score the images of a folder, then write what comes of it.
 

@@ -9,23 +9,17 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import yaml
 from prefect import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
-from prefect.client.schemas.objects import State, StateType, WorkerStatus
+from prefect.client.schemas.objects import StateType, WorkerStatus
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Crashed
 
 from flows import parameters
+from flows.lost_runs import AT_ONCE, GONE, crash, unended
 from flows.processes import marked
 from storage.files import write_atomic
 
@@ -85,24 +79,14 @@ def mark_lost_runs(worker: str) -> list[str]:
     Returns:
         Names of the flow runs.
     """
-    unended = FlowRunFilterStateType(
-        any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
-    )
     with get_client(sync_client=True) as client:
-        found = client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=unended)), limit=200
-        )
         lost = [
             run
-            for run in found
+            for run in client.read_flow_runs(flow_run_filter=unended(), limit=AT_ONCE)
             if run.labels.get("prefect.worker.name") == worker
             and not marked("PREFECT__FLOW_RUN_ID", str(run.id))
         ]
-        state: State[Any] = Crashed(
-            message="Its worker and its process are gone. Run it again: what is done is kept."
-        )
-        for run in lost:
-            client.set_flow_run_state(run.id, state, force=True)
+        crash(client, lost, f"Its worker is gone. {GONE}")
     return [run.name for run in lost]
 
 

@@ -13,7 +13,7 @@ from prefect.artifacts import create_table_artifact
 from flows import embedded
 from flows.artifacts import ProgressArtifact, artifact_key, publish_page
 from flows.evaluate import Prepared, make_chunks, prepare_root
-from flows.names import run_name, tag_run
+from flows.names import BEGUN, run_name
 from flows.parameters import Count
 from flows.progress import Progress
 from flows.runners import Runner, task_runner, worker_count
@@ -124,7 +124,7 @@ def _finished(opened: Opened) -> SweepOutcome | None:
     return None if summary is None else SweepOutcome(found.folder, summary, 0, 0)
 
 
-@flow(name="sweep", flow_run_name=run_name, on_running=[tag_run], validate_parameters=True)
+@flow(name="sweep", flow_run_name=run_name, on_running=BEGUN, validate_parameters=True)
 def sweep(
     spec: str,
     store: str = "image-defender-store",

@@ -19,7 +19,7 @@ from prefect.tasks import exponential_backoff
 
 from flows import embedded
 from flows.artifacts import artifact_key
-from flows.names import run_name, tag_run
+from flows.names import BEGUN, run_name
 from flows.train_progress import TrainProgress
 from storage.files import check_writable, exclusive
 from tasks.card_words import words_of
@@ -164,7 +164,7 @@ def export_weights(call: Call) -> Card:
     return export(trainer(*call))
 
 
-@flow(name="train", flow_run_name=run_name, on_running=[tag_run], validate_parameters=True)
+@flow(name="train", flow_run_name=run_name, on_running=BEGUN, validate_parameters=True)
 def train(
     spec: str,
     store: str = "image-defender-store",

@@ -12,7 +12,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.evaluate import Outcome, Prepared, compute, look_up, prepare_root
-from flows.names import begun_now
+from flows.names import BEGUN, begun_now
 from flows.parameters import one_run
 from storage.files import Place, exclusive
 from tasks.budget import check_budget
@@ -83,7 +83,7 @@ def _key(parameters: Mapping[str, Any]) -> tuple[str, str]:
 
 
 @one_run
-@flow(name="verify-faces", flow_run_name=_run_name, validate_parameters=True)
+@flow(name="verify-faces", flow_run_name=_run_name, on_running=BEGUN, validate_parameters=True)
 def verify_faces(spec: str, store: str) -> Outcome:
     """Embed the images of a dataset, then write what the pairs come to.
 

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ import yaml
 from prefect.flows import Flow
 from prefect.utilities.callables import parameter_schema
 
-from flows import artifacts, engine, server
+from flows import artifacts, engine, names, server
 from flows.cli import Exit
 from flows.names import run_name
 from flows.processes import Process, end, launch, marked, note, noted, process_of
@@ -175,6 +176,32 @@ def test_a_run_is_named_by_specification_images_and_date(
         "flows.names.runtime.flow_run.get_parameters", lambda: {"spec": "gone.yaml"}
     )
     assert run_name().startswith("gone/images/")
+
+
+@pytest.mark.parametrize(
+    ("flow", "given", "expected"),
+    [
+        ("scan", {"path": "incoming", "target": "12x12"}, ("scaling",)),
+        ("verify-faces", {"pairs": "pairs.csv", "dataset": "faces"}, ("face",)),
+        ("purify", {"source": "photos", "options": {"pipeline": {"target": "8x8"}}}, ("scaling",)),
+        ("purify", {"source": "photos", "options": None}, ()),
+        ("evaluate", {"spec": str(ROOT / "examples/iqa.yaml")}, ("quality",)),
+    ],
+)
+def test_runs_are_tagged_by_flow_and_family(
+    flow: str, given: dict[str, Any], expected: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[str, ...]] = []
+    monkeypatch.setattr(names, "add_tags", lambda run, found: made.append(found))
+    names.tag_run(SimpleNamespace(name=flow), SimpleNamespace(parameters=given), None)
+    assert made == [(flow, *expected)]
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_every_deployed_flow_is_tagged_and_noted_when_it_begins(name: str) -> None:
+    found = flow_of(name)
+    assert found.on_running_hooks == names.BEGUN
+    assert found.name == name
 
 
 def test_a_process_is_known_by_more_than_its_number(tmp_path: Path, idle: Process) -> None:
