@@ -101,6 +101,10 @@ def verify_faces(
     resize: Annotated[
         str | None, typer.Option("--resize", help="Resize images: 112x112.", metavar="HxW")
     ] = None,
+    align: Annotated[
+        Path | None,
+        typer.Option("--align", help="Align faces by this detector, an ONNX file of YuNet."),
+    ] = None,
     name: Annotated[
         str | None, typer.Option("--name", help="Name of the run and of its folder in the store.")
     ] = None,
@@ -129,6 +133,7 @@ def verify_faces(
         "templates": templates or [],
         "faces": {"far": far, "threshold": threshold, "identity": identity},
         "include": include,
+        "align": align,
         "name": name,
     }
 

@@ -237,7 +237,10 @@ class IngestedChunk:
 
 
 def ingest_chunk(
-    source: Source, items: Sequence[Item], decode_options: DecodeOptions = DEFAULT_OPTIONS
+    source: Source,
+    items: Sequence[Item],
+    decode_options: DecodeOptions = DEFAULT_OPTIONS,
+    prepare: Callable[[NDArray[np.uint8]], NDArray[np.uint8] | Rejected] | None = None,
 ) -> IngestedChunk:
     """Read and decode the items of a chunk.
 
@@ -245,6 +248,8 @@ def ingest_chunk(
         source: the dataset.
         items: of one chunk.
         decode_options: how images are decoded.
+        prepare: what is done with a decoded image (c, h, w) before it counts as the image, or why
+            it cannot be used; None: nothing.
 
     Raises:
         DatasetNotFound: where the dataset has vanished.
@@ -265,11 +270,15 @@ def ingest_chunk(
         if isinstance(result, Rejected):
             rejected.append((item.name, result.reason))
             continue
-        channels, height, width = result.pixels.shape
-        digest = content_digest(result.pixels)
+        pixels = result.pixels if prepare is None else prepare(result.pixels)
+        if isinstance(pixels, Rejected):
+            rejected.append((item.name, pixels.reason))
+            continue
+        channels, height, width = pixels.shape
+        digest = content_digest(pixels)
         identifier = image_id(item.name, digest)
         rows.append((identifier, item.name, item.label, height, width, channels, digest))
-        images.append(result.pixels)
+        images.append(pixels)
     return IngestedChunk(images, _table(rows, ROWS_SCHEMA), _table(rejected, REJECTED_SCHEMA))
 
 

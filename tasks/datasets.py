@@ -5,22 +5,26 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from storage.decode import DecodeOptions
 from storage.errors import DamagedChunk, StorageError
 from storage.files import Place, sweep
-from storage.ingest import Catalogue, ChunkItems, catalogue
+from storage.ingest import Catalogue, ChunkItems, IngestedChunk, catalogue, ingest_chunk
 from storage.ledger import digest_of
 from storage.sources import SOURCES, Item, Source
 from storage.sources.paths import resolve
 from tasks.errors import SpecError
 from tasks.names import find, suggestion
 from tasks.specs import DatasetSpec
+from tasks.subject_specs import AlignSpec
+
+if TYPE_CHECKING:
+    from tasks.alignment import Alignment
 
 
 class Dataset:
@@ -39,6 +43,7 @@ class Dataset:
         self.spec = spec
         self.decode_options = DecodeOptions(colour=spec.colour, resize=spec.resize)
         self.source = _source(spec, folder)
+        self.alignment = None if spec.align is None else _alignment(spec.align, folder)
         self._catalogue: Catalogue | None = None
 
     def identity(self) -> dict[str, Any]:
@@ -50,10 +55,26 @@ class Dataset:
         }
         return {
             "source": {**self.source.identity(), **chosen},
-            "decode": dataclasses.asdict(self.decode_options),
+            "decode": self._decoding(),
             "chunk_size": self.spec.chunk_size,
             "chunk_bytes": self.spec.chunk_bytes,
         }
+
+    def _decoding(self) -> dict[str, Any]:
+        found = dataclasses.asdict(self.decode_options)
+        return found if self.alignment is None else {**found, "align": self.alignment.identity()}
+
+    def ingest(self, items: Sequence[Item], source: Source | None = None) -> IngestedChunk:
+        """Read items and decode them as this data set's images are.
+
+        Args:
+            items: of this data set, or of another source.
+            source: the other source; None: this data set's own.
+
+        Raises:
+            StorageError: where they cannot be read at all.
+        """
+        return ingest_chunk(source or self.source, items, self.decode_options, self.alignment)
 
     def open(self, kept: Place, *, keep: bool) -> None:
         """List the items; those that were listed before keep their place.
@@ -144,6 +165,13 @@ class Dataset:
         """What a chunk is made from: names, labels and stamps of its items, decode options."""
         identity = digest_of(self.source.identity())
         return self.chunks[index].key(identity, self.decode_options)
+
+
+def _alignment(spec: AlignSpec, folder: Path) -> Alignment:
+    # torch and OpenCV, which nothing else needs in order to read a data set
+    from tasks.alignment import Alignment
+
+    return Alignment(spec, folder)
 
 
 def _source(spec: DatasetSpec, folder: Path) -> Source:

@@ -100,7 +100,7 @@ def _to_fit_on(chunk: Chunk) -> Iterator[tuple[list[Pixels], Tensor, Tensor]]:
             yield part.images("images"), part.labels(), part.seeds()
         return
     for index in range(dataset.chunk_count):
-        found = ingest_chunk(dataset.source, dataset.items(index), dataset.decode_options)
+        found = dataset.ingest(dataset.items(index))
         if found.images:
             ids = found.rows["id"].to_pylist()
             yield list(found.images), chunk.labels_of(found.rows), chunk.seeds_of(ids)

@@ -22,7 +22,14 @@ from defender.scaling import Pipeline
 from defender.spelling import parse_number
 from tasks.presets import expanded
 from tasks.requirement_specs import RequirementSpec
-from tasks.subject_specs import EncoderSpec, FacesSpec, MetricSpec, ModelSpec, Strict
+from tasks.subject_specs import (
+    AlignSpec,
+    EncoderSpec,
+    FacesSpec,
+    MetricSpec,
+    ModelSpec,
+    Strict,
+)
 
 Policy = Literal["observe", "reject", "purify-if-flagged"]
 
@@ -59,6 +66,15 @@ class DatasetSpec(Strict):
     chunk_bytes: int = Field(default=64 << 20, ge=1, description="decoded bytes a chunk, at most")
     colour: Literal["rgb", "grey", "keep"] = Field(default="rgb", description="decode to")
     resize: tuple[int, int] | None = Field(default=None, description="height and width")
+    align: AlignSpec | None = Field(
+        default=None, description="move the face on each image to its place; none: do not"
+    )
+
+    @model_validator(mode="after")
+    def _one_size(self) -> DatasetSpec:
+        if self.align is not None and self.resize is not None:
+            raise ValueError("align: aligned images have a size of their own, expected no resize")
+        return self
 
     @property
     def options(self) -> dict[str, Any]:

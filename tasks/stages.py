@@ -39,7 +39,7 @@ OPINIONS = ("score", *LIKENESSES.values())
 def ingest(chunk: Chunk) -> Made:
     """Decode the source files of a chunk; what cannot be used is listed with the reason."""
     dataset = chunk.bench.dataset
-    result = ingest_chunk(dataset.source, dataset.items(chunk.index), dataset.decode_options)
+    result = dataset.ingest(dataset.items(chunk.index))
     return Made(result.images, result.rows, result.rejected)
 
 

@@ -115,6 +115,23 @@ class EncoderSpec(Strict):
         return {"name": value} if isinstance(value, str) else value
 
 
+class AlignSpec(Strict):
+    """Faces that are moved, while images are decoded, to where encoders expect them."""
+
+    weights: str = Field(description="ONNX file of OpenCV's face detector YuNet")
+    size: tuple[PositiveInt, PositiveInt] = Field(
+        default=(112, 112), description="height and width of the aligned images"
+    )
+    threshold: float = Field(
+        default=0.6, ge=0, le=1, description="confidence from which on something is a face"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"weights": value} if isinstance(value, str) else value
+
+
 class FacesSpec(Strict):
     """Who is on a face, and where a verification system draws the line."""
 

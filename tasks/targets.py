@@ -175,7 +175,7 @@ class TargetPool:
     def _decode(self, items: list[Item]) -> dict[str, Pixels]:
         if not items:
             return {}
-        result = ingest_chunk(self.pool.source, items, self.images.decode_options)
+        result = self.images.ingest(items, self.pool.source)
         return dict(zip(result.rows["name"].to_pylist(), result.images, strict=True))
 
 

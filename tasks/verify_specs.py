@@ -31,6 +31,7 @@ class VerifyRequest(Strict):
     faces: FacesSpec = FacesSpec(far=1e-3)
     include: str | None = Field(default=None, description="pattern of names; only those that fit")
     resize: tuple[int, int] | None = Field(default=None, description="height and width")
+    align: Path | None = Field(default=None, description="face detector that images are aligned by")
     name: RunName | None = Field(default=None, description="name of the run; none: the list's")
 
     @model_validator(mode="after")
@@ -58,7 +59,7 @@ class VerifyRequest(Strict):
         path = found(self.dataset)
         encoder = self.encoder.model_dump()
         if encoder["weights"] is not None:
-            encoder["weights"] = str(_weights(Path(encoder["weights"])))
+            encoder["weights"] = str(_file(Path(encoder["weights"]), "--weights"))
         content: dict[str, Any] = {
             "name": self.run_name,
             "dataset": {
@@ -67,6 +68,7 @@ class VerifyRequest(Strict):
                 "class_folder": "parent",
                 "include": self.include,
                 "resize": self.resize,
+                "align": None if self.align is None else str(_file(self.align, "--align")),
             },
             "encoder": encoder,
             "faces": self.faces.model_dump(),
@@ -77,11 +79,11 @@ class VerifyRequest(Strict):
         return parse_spec(content, "verify-faces")
 
 
-def _weights(path: Path) -> Path:
+def _file(path: Path, option: str) -> Path:
     try:
         return found(path)
     except DatasetNotFound as error:
-        raise SpecError(f"--weights: {str(error).replace('a dataset', 'the file', 1)}") from None
+        raise SpecError(f"{option}: {str(error).replace('a dataset', 'the file', 1)}") from None
 
 
 def parse_verification(content: Mapping[str, Any]) -> VerifyRequest:
