@@ -262,10 +262,15 @@ def _sign(one: Defence, found: dict[str, Any]) -> str:
         "query": "which asks for answers only, does better than",
         "unaware": "which does not know it, does better than",
         "one-step": "a single step, does better than",
+        "larger": "which may change an image less, does better than",
+        "unbounded": "which may change an image into any other, fails on some",
     }[found["sign"]]
+    against = f"{shown(by, one['metric'])}"
+    if found["sign"] != "unbounded":
+        what = f"{what} {_named(than)}"
+        against += f" against {shown(than, one['metric'])}"
     return (
-        f"The gradients {where} may be masked: {_named(by)}, {what} {_named(than)}: "
-        f"{shown(by, one['metric'])} against {shown(than, one['metric'])}. Do not trust its "
+        f"The gradients {where} may be masked: {_named(by)}, {what}: {against}. Do not trust its "
         "figures under gradient attacks."
     )
 

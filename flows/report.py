@@ -136,7 +136,7 @@ def render(state: Survey, summary: dict[str, Any], columns: Columns) -> str:
         attacked=attacked,
         **_defence_parts(state, summary),
         caveat=caveat(rows, resized=resize is not None),
-        threats=_threats(rows),
+        threats=_threats(rows, controlled=any(one.control for one in patches)),
         **_patch_parts(state, summary, columns, patches, rows),
         bars=bars,
         bars_title=TITLES.get(metric, ""),
@@ -220,9 +220,9 @@ def _patch_parts(
     )
 
 
-def _threats(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Threat models of the page with their meaning, and what a control is where there is one."""
-    return [(name, meaning) for name, meaning in threats(rows) if name != CONTROL]
+def _threats(rows: list[dict[str, Any]], *, controlled: bool) -> list[tuple[str, str]]:
+    """Threat models of the page with their meaning; that of patches says what their control is."""
+    return [(name, told) for name, told in threats(rows) if name != CONTROL or not controlled]
 
 
 def fill(template: str, context: dict[str, Any]) -> str:

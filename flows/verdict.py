@@ -17,6 +17,7 @@ THREATS = {
     "full-gradient": "made with the gradient of the whole defence",
     "query": "made from the model's answers alone",
     "precomputed": "made elsewhere",
+    "control": "no attack: as much is changed, but at random",
 }
 
 

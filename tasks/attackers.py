@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tasks.nodes import CALM
@@ -24,6 +24,7 @@ class Attacker:
         ball: norm, radius and target, which two attacks must share for their results to be compared
             (the radius may be larger), None where there is no radius.
         elsewhere: it was made on other models.
+        algorithm: its name.
     """
 
     label: str
@@ -34,6 +35,7 @@ class Attacker:
     steps: int | None = None
     ball: tuple[str, float, int | None] | None = None
     elsewhere: bool = False
+    algorithm: str = ""
 
     def knows(self, purifier: str) -> bool:
         """Whether it was made on the model behind a purifier."""
@@ -48,6 +50,20 @@ class Attacker:
         if self.exact:
             return ("full-gradient", "eot") if self.draws > 1 else ("full-gradient",)
         return ("bpda", "eot") if self.draws > 1 else ("bpda",)
+
+    def enlarges(self, other: Attacker) -> bool:
+        """Whether it is another attack with a larger radius."""
+        if self.ball is None or other.ball is None or self.ball[1] <= other.ball[1]:
+            return False
+        return replace(self, label=other.label, ball=other.ball) == other and other.comparable(self)
+
+    @property
+    def unbounded(self) -> bool:
+        """Whether it may make any image of any other, and has no class to reach."""
+        if self.ball is None:
+            return False
+        norm, radius, aim = self.ball
+        return norm == "linf" and radius >= 1 and aim is None
 
     def comparable(self, other: Attacker) -> bool:
         """Whether it may change an image no more than another attack, to the same end."""
@@ -99,4 +115,5 @@ def _attacker(spec: AttackSpec, attack: Any) -> Attacker:
         1 if spec.name == "FGSM" else getattr(attack, "steps", None),
         (str(attack.budget), float(radius), spec.target) if known and radius is not None else None,
         bool(spec.surrogates),
+        spec.name,
     )

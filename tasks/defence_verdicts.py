@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,6 +19,8 @@ FAR_FACTOR = 10.0
 """A defence is broken that lets so many times more pass than it was calibrated for, ..."""
 FAR_MOST = 0.5
 """... or this share, where that is less."""
+FEW = 0.01
+"""An attack that may do anything should not fail on more images than this."""
 KNOWING = ("bpda", "eot", "full-gradient", "query")
 """What an attack that is made through a defence can be; one may be two of them."""
 JUDGED = ("accuracy", "label_recovery")
@@ -192,6 +194,10 @@ class _Table:
         """Whether any of the interval of a figure is at or beyond a limit."""
         return figure.ci_low <= limit if self.sign > 0 else figure.ci_high >= limit
 
+    def survives(self, figure: Figure) -> bool:
+        """Whether an attack clearly fails on more than one image in a hundred."""
+        return figure.ci_low > FEW if self.sign > 0 else figure.ci_high < 1 - FEW
+
     def beats(self, one: Figure, other: Figure) -> bool:
         """Whether an attack does better than another, the intervals apart."""
         return one.ci_high < other.ci_low if self.sign > 0 else one.ci_low > other.ci_high
@@ -278,7 +284,8 @@ def _masked(
     """Signs that the gradients of a defence lead nowhere.
 
     A query attack or one that does not know the defence beats every gradient attack that knows it
-    and may change an image as much; one step beats many.
+    and may change an image as much; one step beats many; the same attack does better where it may
+    change an image less; one that may change an image into any other fails on some.
 
     Source: A. Athalye, N. Carlini, D. Wagner, "Obfuscated Gradients Give a False Sense of
     Security", 2018, arXiv 1802.00420, section 3.1.
@@ -302,7 +309,20 @@ def _masked(
         for figure, rival in hits:
             if figure is strongest and rival is not None:
                 signs.append({"sign": sign, "by": asdict(figure), "than": asdict(rival)})
-    return signs
+    return [*signs, *_senseless(table, gradients)]
+
+
+def _senseless(
+    table: _Table, gradients: Sequence[tuple[Attacker, Figure]]
+) -> Iterator[dict[str, Any]]:
+    """Gradient attacks that should do better than they do, whatever the defence."""
+    for one, figure in gradients:
+        less = [f for a, f in gradients if one.enlarges(a) and table.beats(f, figure)]
+        if less:
+            by = table.hardest(less)
+            yield {"sign": "larger", "by": asdict(by or figure), "than": asdict(figure)}
+        if one.unbounded and table.survives(figure):
+            yield {"sign": "unbounded", "by": asdict(figure), "than": asdict(figure)}
 
 
 def _alike(one: Attacker, other: Attacker) -> bool:

@@ -12,7 +12,6 @@ from torch import Tensor
 from defender import metrics
 from defender.norms import to_uint8
 from defender.objectives import ScaleTo
-from storage.ingest import ingest_chunk
 from tasks.batches import Batch, map_columns, map_images
 from tasks.chunk import Chunk, Made, StageFunction
 from tasks.defences import DefenceFile
@@ -22,6 +21,7 @@ from tasks.errors import SpecError
 from tasks.faces import embeddings, enrolled_for, recognised, with_embeddings
 from tasks.fitting import fit, settled, strength
 from tasks.goals import goal, stored
+from tasks.nodes import CALM
 from tasks.patch_stages import answer, answers, boxes_of, certify, explain, located, paste
 from tasks.precomputed import Precomputed
 from tasks.purify_folder_export import export
@@ -61,7 +61,7 @@ def attack(chunk: Chunk) -> Made:
         if pictures is not None and bench.pipeline is not None:
             wanted = batch.stack(pictures, bench.device)
             objective: Any = ScaleTo(bench.pipeline.of(images), wanted)
-        elif algorithm.threat == "none":
+        elif algorithm.threat in CALM:
             objective = None
         else:
             known = None if enrolled is None else batch.pick(enrolled)

@@ -36,6 +36,7 @@ from defender.attacks import (
     GridPatch,
     ImageScaling,
     Korhonen,
+    RandomNoise,
     Square,
     Zhang,
 )
@@ -235,6 +236,8 @@ ATTACK_CASES: list[Any] = [
     AdaptiveScaling(against="jpeg", quality=90),
     AdaptiveScaling(against="spectrum", suppression=0.7, radius=1),
     AdaptiveScaling(against="peaks", divisor=75.0),
+    RandomNoise(8 / 255),
+    RandomNoise(0.5, "l2"),
     Corruption(),
     Corruption("blur", sigma=0.7),
     Corruption("noise", noise=0.05),

@@ -23,6 +23,7 @@ from defender.attacks.madc import MADC
 from defender.attacks.mifgsm import MIFGSM
 from defender.attacks.nes import NES
 from defender.attacks.pgd import PGD
+from defender.attacks.random_noise import RandomNoise
 from defender.attacks.sgadv import SGADV
 from defender.attacks.square import Square
 from defender.attacks.ssah import SSAH
@@ -50,6 +51,7 @@ ATTACKS: dict[str, type[Any]] = {
     "MIFGSM": MIFGSM,
     "NES": NES,
     "PGD": PGD,
+    "RandomNoise": RandomNoise,
     "SGADV": SGADV,
     "SSAH": SSAH,
     "Square": Square,
@@ -83,6 +85,7 @@ __all__ = [
     "GridPatch",
     "ImageScaling",
     "Korhonen",
+    "RandomNoise",
     "Square",
     "Zhang",
 ]

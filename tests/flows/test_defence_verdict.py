@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,15 @@ def test_many_draws_decide() -> None:
         "p is broken by 'bpda' (bpda): accuracy falls from 80.0 % to 30.0 % (28.0-32.0 %). Where "
         "the majority of 10 draws decides, 'bpda' leaves 60.0 % (58.0-62.0 %)."
     ]
+
+
+def test_an_attack_that_may_do_anything_and_fails_is_named() -> None:
+    anything = replace(BPDA, label="anything", ball=("linf", 1.0, None))
+    assert said([*CLEAN, row(0.2, "anything", "p")], anything)[-1] == (
+        "The gradients of p may be masked: 'anything' (bpda), which may change an image into any "
+        "other, fails on some: 20.0 % (18.0-22.0 %). Do not trust its figures under gradient "
+        "attacks."
+    )
 
 
 def test_masked_gradients_are_named() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,21 @@ def masked(*given: tuple[Attacker, float]) -> list[tuple[str, str, str]]:
     return [(sign["sign"], sign["by"]["attack"], sign["than"]["attack"]) for sign in found.masked]
 
 
+def test_gradients_that_lead_nowhere_whatever_the_radius() -> None:
+    def wide(radius: float, label: str = "wide", **more: Any) -> Attacker:
+        return replace(BPDA, label=label, ball=("linf", radius, None), **more)
+
+    assert masked((BPDA, 0.4), (wide(0.1), 0.6)) == [("larger", "bpda", "wide")]
+    assert masked((BPDA, 0.4), (wide(0.1), 0.43)) == []
+    assert masked((BPDA, 0.6), (wide(0.1), 0.4)) == []
+    for other in (wide(0.1, steps=80), wide(0.1, algorithm="PGD"), wide(0.1, exact=True)):
+        assert masked((BPDA, 0.4), (other, 0.6)) == []
+    assert masked((wide(1.0), 0.2)) == [("unbounded", "wide", "wide")]
+    assert masked((wide(1.0), 0.02)) == []
+    assert masked((replace(BPDA, ball=("linf", 1.0, 3)), 0.2)) == []
+    assert masked((replace(BPDA, ball=("l2", 1.0, None)), 0.2)) == []
+
+
 def test_signs_of_masked_gradients() -> None:
     asked = Attacker("asked", "query", through="p", ball=BALL)
     assert masked((BPDA, 0.6), (EXACT, 0.5), (asked, 0.4)) == [("query", "asked", "exact")]
@@ -209,11 +225,14 @@ def test_attacks_of_a_run_by_what_they_know(tmp_path: Path) -> None:
         },
         {"name": "Square", "label": "asks", "epsilon": 0.1, "queries": 1, "target": 1},
         {"name": "Corruption", "label": "calm", "kind": "jpeg"},
+        {"name": "RandomNoise", "label": "noise", "epsilon": 0.1},
     ]
     [one, inside, asks] = attackers_of(toy.bench(tmp_path, attacks=attacks))
-    assert one == Attacker("one", steps=1, ball=("linf", 0.1, None))
-    assert inside == Attacker("in", through="median", draws=2, steps=40, ball=("l2", 0.1, None))
-    assert asks == Attacker("asks", "query", ball=("linf", 0.1, 1))
+    assert one == Attacker("one", steps=1, ball=("linf", 0.1, None), algorithm="FGSM")
+    assert inside == Attacker(
+        *("in", "oblivious", "median"), draws=2, steps=40, ball=("l2", 0.1, None), algorithm="APGD"
+    )
+    assert asks == Attacker("asks", "query", ball=("linf", 0.1, 1), algorithm="Square")
     dodge = faces(attacks=[{**ATTACK, "name": "PGD", "aim": "dodge"}])
     assert attackers_of(toy.bench(tmp_path, **dodge)) == []
 
