@@ -19,7 +19,6 @@ from defender.patch_training import Patch
 from defender.strength import OutOfReach, calibrate, strength_name, with_strength
 from defender.universal import Perturbation, UniversalTraining
 from storage.images import Pixels
-from storage.ingest import ingest_chunk
 from storage.scores import read_rows
 from tasks.batches import Batch, batches
 from tasks.chunk import Chunk, Made

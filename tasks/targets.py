@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from storage.errors import SourceError
 from storage.images import Pixels
-from storage.ingest import ingest_chunk
 from storage.ledger import digest_of
 from storage.sources import Item
 from tasks.datasets import Dataset
