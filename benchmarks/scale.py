@@ -1,4 +1,4 @@
-"""What a run costs as it grows: seconds, bytes, files and rows of Prefect's database, by chunks."""
+"""What a run costs as it grows: seconds, bytes, files, rows of Prefect's database, and requests."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import resource
 import sqlite3
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ import numpy as np
 import yaml
 
 from benchmarks.overhead import CHUNK, command, specification, with_runner
+from benchmarks.requests import counted
 
 SIZES = (1_000, 10_000, 100_000)
+REQUEST_CHUNKS = (5, 25)
+"""Chunks of each stage in the runs whose requests are counted."""
 TABLES = ("flow_run", "task_run", "task_run_state", "events", "event_resources", "artifact", "log")
 
 
@@ -35,6 +39,33 @@ def size_of(folder: Path) -> tuple[int, int]:
     """Files below a folder, and their bytes."""
     found = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
     return len(found), sum(found)
+
+
+def requests() -> dict[str, Any]:
+    """Requests to a cloud store of the same run on threads, as lines through two sizes.
+
+    Chunks are tiny and the store is in memory: what a chunk holds does not change their number.
+    """
+    from flows.evaluate import run as evaluate
+
+    seen: dict[str, list[tuple[int, Counter[str]]]] = {}
+    for chunks in REQUEST_CHUNKS:
+        with tempfile.TemporaryDirectory() as temporary:
+            spec = Path(temporary) / "requests.yaml"
+            spec.write_text(yaml.safe_dump(specification(8 * chunks, 8, "builtin:shapes")))
+            for what in ("to make", "to find all of it done"):
+                with counted() as counts:
+                    total = evaluate(str(spec), f"memory://requests-{chunks}").chunks
+                seen.setdefault(what, []).append((total, counts))
+    figures = {}
+    for what, ((few, less), (many, more)) in seen.items():
+        slopes = {kind: (more[kind] - less[kind]) / (many - few) for kind in sorted(more)}
+        start = less.total() - sum(slopes.values()) * few
+        figures[f"requests {what}, line"] = (
+            f"{start:.0f} + {sum(slopes.values()):.2f} a chunk: "
+            + ", ".join(f"{slope:.2f} {kind}" for kind, slope in slopes.items() if slope)
+        )
+    return figures
 
 
 def run(images: int) -> dict[str, Any]:
@@ -72,5 +103,6 @@ def run(images: int) -> dict[str, Any]:
         for name, column in zip(names, columns[1:], strict=True):
             slope, start = np.polyfit(columns[0], column, 1)
             figures[f"{name}, line"] = f"{start:.4g} + {slope:.4g} a chunk"
+    figures |= requests()
     figures["load of the machine"] = " ".join(map(str, os.getloadavg()))
     return figures
