@@ -1,10 +1,13 @@
 """The purifiers of the benchmark of defences for image-quality metrics, at its five strengths.
 
-Plain data. What the benchmark has beside these needs trained weights.
+Plain data. The benchmark has three more, MPRNet, Real-ESRGAN and DISCO, that need weights which are
+not here.
 
 Source: A. Gushchin et al., "Guardians of Image Quality: Benchmarking Defenses Against Adversarial
 Attacks on Image Quality Metrics", 2024, arXiv 2408.01541, and its code.
-Differs: borders are those of our filters; rotation is bilinear, that of the benchmark nearest.
+Differs: borders are those of our filters; rotation is bilinear, that of the benchmark nearest; the
+FCN is one of ours, with other layers and trained on other attacks; DiffPure goes as many steps, of
+whichever diffusion model is given.
 """
 
 from __future__ import annotations
@@ -16,12 +19,14 @@ class Preset(TypedDict):
     """A purifier at the strengths that a benchmark tries.
 
     ``purifier`` is its registered name, ``values`` holds the parameters of each strength in the
-    benchmark's order, and ``default`` is the place in it of what the benchmark uses otherwise.
+    benchmark's order, ``default`` is the place in it of what the benchmark uses otherwise, and
+    ``needs`` names parameters that whoever uses it must state.
     """
 
     purifier: str
     values: tuple[dict[str, Any], ...]
     default: int
+    needs: tuple[str, ...]
 
 
 def _preset(purifier: str, name: str, values: tuple[float, ...], default: float) -> Preset:
@@ -29,6 +34,7 @@ def _preset(purifier: str, name: str, values: tuple[float, ...], default: float)
         purifier=purifier,
         values=tuple({name: value} for value in values),
         default=values.index(default),
+        needs=(),
     )
 
 
@@ -50,6 +56,7 @@ PRESETS: dict[str, Preset] = {
             {"sigma": 2.0, "window": 11},
         ),
         default=0,
+        needs=(),
     ),
     "median": _preset("Median", "window", _WINDOWS, 3),
     "unsharp": _preset("Unsharp", "window", _WINDOWS, 3),
@@ -58,5 +65,12 @@ PRESETS: dict[str, Preset] = {
     "resize": _preset("Resize", "scale", _SCALES, 0.5),
     "upscale": _preset("Upscale", "scale", _SCALES, 0.5),
     "gaussian-noise": _preset("GaussianNoise", "sigma", (0.01, 0.025, 0.05, 0.075, 0.1), 0.01),
-    "flip": Preset(purifier="Flip", values=({"axes": "both"},), default=0),
+    "flip": Preset(purifier="Flip", values=({"axes": "both"},), default=0, needs=()),
+    "fcn": Preset(purifier="Learned", values=({"network": "fcn-linearity"},), default=0, needs=()),
+    "diffpure": Preset(
+        purifier="DiffPure",
+        values=tuple({"t": steps / 1000} for steps in (5, 10, 20, 30, 50)),
+        default=0,
+        needs=("prior",),
+    ),
 }

@@ -181,7 +181,18 @@ def test_parameters_added_later_are_not_part_of_older_names() -> None:
 
 def test_presets_are_those_of_the_benchmark() -> None:
     images = from_uint8(torch.randint(0, 256, (2, 3, 16, 17), dtype=torch.uint8))
-    for name, preset in PRESETS.items():
+    learned = {"fcn", "diffpure"}
+    assert PRESETS["fcn"]["values"] == ({"network": "fcn-linearity"},)
+    assert [values["t"] for values in PRESETS["diffpure"]["values"]] == [
+        0.005,
+        0.01,
+        0.02,
+        0.03,
+        0.05,
+    ]
+    assert PRESETS["diffpure"]["default"] == 0
+    for name in set(PRESETS) - learned:
+        preset = PRESETS[name]
         made = [PURIFIERS[preset["purifier"]](**values) for values in preset["values"]]
         assert len(made) == (1 if name == "flip" else 5)
         assert 0 <= preset["default"] < len(made)

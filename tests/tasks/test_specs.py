@@ -168,10 +168,30 @@ def test_presets_stand_for_the_strengths_of_a_benchmark() -> None:
     five = parse_spec(toy.content(purifiers=[{"preset": "gaussian", "strengths": "all"}]))
     assert [one.parameters["window"] for one in five.purifiers] == [3, 5, 7, 9, 11]
     every = parse_spec(toy.content(purifiers=[{"preset": "all", "strengths": "all"}]))
-    assert len(every.purifiers) == 56
-    assert len({label_of(one) for one in every.purifiers}) == 56
+    assert len(every.purifiers) == 57
+    assert len({label_of(one) for one in every.purifiers}) == 57
     for position, one in enumerate(every.purifiers):
         build(PURIFIERS, one, f"purifiers[{position}]")
+
+
+def test_a_preset_with_a_diffusion_model_takes_it_from_beside_it() -> None:
+    stated = {"preset": "diffpure", "strengths": "all", "prior": "prior-cifar10"}
+    five = parse_spec(toy.content(purifiers=[stated])).purifiers
+    assert [label_of(one) for one in five][:2] == ["diffpure t=0.005", "diffpure t=0.01"]
+    made = [build(PURIFIERS, one, "purifiers[0]") for one in five]
+    assert [one.last + 1 for one in made] == [5, 10, 20, 30, 50]
+    assert {one.prior.name for one in made} == {"prior-cifar10"}
+    usual = parse_spec(toy.content(purifiers=[{**stated, "strengths": "default"}])).purifiers
+    assert usual == five[:1]
+    names = [
+        [
+            one.name
+            for one in parse_spec(toy.content(purifiers=[{"preset": "all", **more}])).purifiers
+        ]
+        for more in ({}, {"prior": "prior-cifar10"})
+    ]
+    assert names[1] == [*names[0], "DiffPure"]
+    assert len(names[0]) == 13
 
 
 @pytest.mark.parametrize(
@@ -180,6 +200,13 @@ def test_presets_stand_for_the_strengths_of_a_benchmark() -> None:
         ({"preset": "jepg"}, "purifiers: preset: expected one of all, .*did you mean jpeg"),
         ({"preset": "jpeg", "strengths": 3}, "strengths: expected default or all, got 3"),
         ({"preset": "jpeg", "quality": 3}, "quality: a preset has no such field"),
+        ({"preset": "jpeg", "prior": "prior-cifar10"}, "prior: a preset has no such field"),
+        ({"preset": "all", "size": "image"}, "prior: expected a value beside preset all"),
+        ({"preset": "diffpure"}, "prior: expected a value beside preset diffpure, got nothing"),
+        (
+            {"preset": "diffpure", "prior": "prior-cifar10", "t": 0.1},
+            "t: a preset has no such field; expected preset, strengths, prior, weights",
+        ),
     ],
 )
 def test_presets_that_are_wrong(entry: dict[str, Any], words: str) -> None:
