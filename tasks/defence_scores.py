@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ import torch
 from storage.files import Place
 from storage.images import read_images
 from storage.scores import read_rows
-from tasks.defences import DefenceFile, hidden_from
+from tasks.defences import DefenceFile
 from tasks.defending import BATCH
 from tasks.leaderboard import MEASURES
 from tasks.sandbox.consistency import check_consistency
+from tasks.sandbox.contents import Unseen
 from tasks.survey import Survey
+from tasks.unseen import nothing_named
 
 CLEAN = "clean"
 """What the row of images that nobody attacked is called."""
@@ -112,7 +115,7 @@ def consistency(state: Survey, defence: DefenceFile) -> list[str]:
     images = read_images(state.bench.store.images(given.ref))
     alike = [image for image in images if image.shape == images[0].shape][:BATCH]
     batch = torch.from_numpy(np.stack(alike)).float() / 255
-    with defence.sandbox(hidden_from(state.bench.store.root)) as box:
+    with replace(defence, unseen=lambda: state.bench.unseen).sandbox() as box:
         return check_consistency(box, batch, batch=BATCH)
 
 
@@ -121,13 +124,15 @@ def started(defence: DefenceFile, store: Place) -> dict[str, Any]:
 
     Args:
         defence: the user's file.
-        store: what it must not see.
+        store: what it must not see, where it does not know itself what it must not.
 
     Raises:
         DefenseError: where the file cannot be loaded or holds more than is allowed.
         SandboxError: on a system on which no process can be locked up.
     """
-    with defence.sandbox(hidden_from(store)) as box:
+    if defence.unseen is Unseen:
+        defence = replace(defence, unseen=lambda: nothing_named(store))
+    with defence.sandbox() as box:
         ready = box.start()
     return {
         "file": str(defence.file.name),

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,36 +11,13 @@ from torch import Tensor
 
 from defender.purifiers import PURIFIERS
 from defender.types import Images, Knowledge, Seeds, check_parameters, parameter
-from storage.files import Place
+from storage.ledger import digest_of
 from tasks.errors import DefenseError
-from tasks.sandbox.defence import SandboxedDefense
+from tasks.sandbox.contents import Unseen, contents
+from tasks.sandbox.defence import OWN, SandboxedDefense
 from tasks.sandbox.limits import Limits
 
 MEGABYTE = 1_000_000
-WEIGHTS = frozenset(
-    [
-        ".py",
-        ".pt",
-        ".pth",
-        ".safetensors",
-        ".npz",
-        ".npy",
-        ".onnx",
-        ".bin",
-        ".json",
-        ".yaml",
-        ".yml",
-        ".pkl",
-        ".csv",
-        ".txt",
-    ]
-)
-"""Files beside the defence that count as part of it."""
-
-
-def hidden_from(root: Place) -> list[Path]:
-    """The folders of a store, which a defence must not see; one in a cloud it cannot reach."""
-    return [root.resolve()] if isinstance(root, Path) else []
 
 
 @dataclass(frozen=True)
@@ -54,7 +29,9 @@ class DefenceFile:
         time_limit: seconds an image.
         memory_limit: megabytes of resident memory, torch itself included.
         parameter_limit: parameters of the networks it holds.
+        start_limit: seconds to import torch, load the file and make the ``Defense``.
         home: what a relative path is relative to.
+        unseen: says what it must not see.
 
     Raises:
         DefenseError: where there is no such file.
@@ -68,7 +45,11 @@ class DefenceFile:
     time_limit: float = parameter(10.0, doc="time limit", low=0, open_low=True, unit="s an image")
     memory_limit: int = parameter(4096, doc="limit of resident memory", low=400, unit="MB")
     parameter_limit: int | None = parameter(None, doc="limit of the networks' parameters", low=0)
+    start_limit: float = parameter(
+        60.0, doc="time limit of loading it", low=0, open_low=True, unit="s"
+    )
     home: Path = field(default=Path(), repr=False)
+    unseen: Callable[[], Unseen] = field(default=Unseen, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_parameters(self)
@@ -86,33 +67,30 @@ class DefenceFile:
         """``"blind"``: it is handed nothing but the images."""
         return "blind"
 
-    @cached_property
+    @property
     def digest(self) -> str:
-        """SHA-256 over the file and what lies beside it and may belong to it."""
-        found = hashlib.sha256(self.file.read_bytes())
-        for beside in sorted(self.file.parent.iterdir()):
-            if beside != self.file and beside.suffix in WEIGHTS and beside.is_file():
-                with beside.open("rb") as stream:
-                    found.update(f"{beside.name} ".encode())
-                    found.update(hashlib.file_digest(stream, "sha256").digest())
-        return found.hexdigest()
+        """SHA-256 over the file and everything else that it sees of its folder, as it is now.
+
+        Raises:
+            DefenseError: where too much lies there.
+        """
+        folder = self.file.resolve().parent
+        return contents(folder, self.unseen().resolved()).digest(folder)
 
     def __repr__(self) -> str:
         limits = f"{self.time_limit:g} s, {self.memory_limit} MB, {self.parameter_limit} parameters"
-        return f"Defense({self.file.name}@{self.digest[:12]}, {limits})"
+        limits += f", {self.start_limit:g} s to start"
+        return f"Defense({self.file.name}@{self.digest[:12]}, {limits}, beside {_own_digest()})"
 
-    def sandbox(self, hidden: Sequence[Path] = ()) -> SandboxedDefense:
-        """A process for it, not yet started.
-
-        Args:
-            hidden: folders that stay out of its sight.
-        """
+    def sandbox(self) -> SandboxedDefense:
+        """A process for it, not yet started."""
         limits = Limits(
             seconds_per_image=self.time_limit,
+            start_seconds=self.start_limit,
             memory_bytes=self.memory_limit * MEGABYTE,
             parameters=self.parameter_limit,
         )
-        return SandboxedDefense(self.file, limits, hidden=hidden)
+        return SandboxedDefense(self.file, limits, unseen=self.unseen())
 
     def __call__(self, images: Images, *, seeds: Seeds, reference: Images | None = None) -> Images:
         """Put one batch through it, in a fresh process.
@@ -131,6 +109,12 @@ class DefenceFile:
     ) -> dict[str, Tensor]:
         """Nothing: it has no parts to show, and a report does not run it again."""
         return {}
+
+
+def _own_digest() -> str:
+    """What a defence may import and load of this package, in a few letters."""
+    found = [contents(folder, Unseen()).digest(folder) for folder in OWN if folder.is_dir()]
+    return digest_of(found)[:12]
 
 
 PURIFIER_KINDS: dict[str, type[Any]] = {**PURIFIERS, "Defense": DefenceFile}

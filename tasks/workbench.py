@@ -33,8 +33,10 @@ from tasks.precomputed import ATTACK_KINDS
 from tasks.quality_models import load_metric
 from tasks.requirements import check_requirements
 from tasks.run_checks import check_attacks, check_purifiers, check_subject
+from tasks.sandbox.contents import Unseen
 from tasks.specs import AlgorithmSpec, AttackSpec, DatasetSpec, Spec, label_of
 from tasks.targets import TargetPool
+from tasks.unseen import unseen_by_defences
 
 DISTORTIONS = ("psnr", "psnr_legacy", "ssim", "ms_ssim", "l2", "linf")
 
@@ -165,9 +167,14 @@ class Workbench:
         """The resize in front of the model, or None."""
         return None if self.spec.pipeline is None else self.spec.pipeline.pipeline()
 
+    @cached_property
+    def unseen(self) -> Unseen:
+        """What a user's own defence must not see."""
+        return unseen_by_defences(self.spec, self.folder, self.store.root)
+
     def _build(self, registry: Mapping[str, type], spec: AlgorithmSpec, where: str) -> Any:
         model = self.model if self.has_model else None
-        given = {"model": model, "pipeline": self.pipeline}
+        given = {"model": model, "pipeline": self.pipeline, "unseen": lambda: self.unseen}
         return build(registry, spec, where, **given, home=self.folder, device=self.device)
 
     @cached_property

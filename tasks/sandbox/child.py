@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MODULE = "defence_from_file"
+_OWN = Path(__file__).resolve().parents[2] / "defender"
 
 
 def main(setup: Setup, control: socket.socket, wake: socket.socket, *, own_users: bool) -> NoReturn:
@@ -51,6 +52,18 @@ def _close_all_but(*kept: socket.socket) -> None:
     for number in {int(name) for name in os.listdir("/proc/self/fd")} - numbers:
         with contextlib.suppress(OSError):
             os.close(number)
+
+
+class OwnPackage:
+    """Finds the package ``defender`` where it is not installed: beside this one."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> Any:
+        """The specification of the package; None for every other one."""
+        if name != _OWN.name:
+            return None
+        return importlib.util.spec_from_file_location(
+            name, _OWN / "__init__.py", submodule_search_locations=[str(_OWN)]
+        )
 
 
 class NotLoaded(Exception):
@@ -113,6 +126,7 @@ class Service:
         torch.set_num_threads(self.setup.threads)
         seed(0)
         sys.path.insert(0, self.setup.folder)
+        sys.meta_path.append(OwnPackage())
         self.defence = made(Path(self.setup.file))
         return Header(Status.READY, request.sequence, parameters=self.parameters())
 
@@ -231,7 +245,7 @@ def count_parameters(defence: Any, folder: str) -> int:
     """Parameters of the networks that an object holds, itself included.
 
     Looks into lists, dictionaries, and the attributes of networks and of objects whose class comes
-    from a file of the folder.
+    from a file of the folder or from this package, those of such classes included.
     """
     import torch
 
@@ -252,11 +266,14 @@ def count_parameters(defence: Any, folder: str) -> int:
             todo += thing.values()
         elif isinstance(thing, list | tuple | set | frozenset):
             todo += thing
-        elif hasattr(thing, "__dict__") and _made_in(type(thing), folder):
-            todo += vars(thing).values()
+        else:
+            made_there = [base for base in type(thing).__mro__ if _made_in(base, folder)]
+            todo += [value for base in made_there for value in vars(base).values()]
+            if made_there and hasattr(thing, "__dict__"):
+                todo += vars(thing).values()
     return sum(parameter.numel() for parameter in found.values())
 
 
 def _made_in(kind: type, folder: str) -> bool:
     file = getattr(sys.modules.get(kind.__module__), "__file__", None)
-    return isinstance(file, str) and Path(folder) in Path(file).parents
+    return isinstance(file, str) and not {Path(folder), _OWN}.isdisjoint(Path(file).parents)

@@ -26,21 +26,21 @@ def check_consistency(defense: SandboxedDefense, images: Tensor, *, batch: int =
         One sentence for each way that differs, none where all agree.
 
     Raises:
-        DefenseError: where the file cannot be loaded.
+        DefenseError, SandboxError: where nothing of the file could be run.
         ValueError: for other images.
     """
     if batch < 1:
         raise ValueError(f"batch: expected at least 1, got {batch}")
     images = images[:batch]
     count = len(images)
-    defense.restart()
+    defense.close()
     first = defense.apply(images)
     if first.images is None:
         return [f"a batch of {count}: {first.failure}"]
     again = defense.apply(images)
     turned = defense.apply(images.flip(0))
     alone = [defense.apply(image[None]) for image in images] if count > 1 else []
-    defense.restart()
+    defense.close()
     fresh = defense.apply(images)
     ways = [
         ("the same batch again (it draws random numbers or keeps state)", [again], first.images),

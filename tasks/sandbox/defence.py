@@ -13,7 +13,6 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,14 +25,32 @@ from tasks.errors import DefenseError, SandboxError
 from tasks.sandbox import answers, channel, view
 from tasks.sandbox.answers import Unusable
 from tasks.sandbox.channel import IMAGES, REQUEST, Buffer, Header, Status
+from tasks.sandbox.contents import Unseen, contents
 from tasks.sandbox.enforce import Enforcement, Setup
 from tasks.sandbox.limits import Limits
 from tasks.sandbox.process import Ended, Late, Process, Refused
 
 MUTATES = "it changes the batch it is given (harmless here: it works on a copy)"
 
+_PACKAGES = Path(__file__).resolve().parents[2]
+OWN = (_PACKAGES / "defender", _PACKAGES / "tasks" / "weights")
+"""What a defence may import and load of this package, wherever it is installed."""
+
 _refusals: list[str] = []
 """Why this system refuses namespaces, once it has."""
+
+
+class NotReady(DefenseError):
+    """The file was run, and that did not make a defence.
+
+    Args:
+        path: the file.
+        reason: one sentence without a subject.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"defence: {path}: {reason}")
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -81,7 +98,7 @@ class SandboxedDefense:
         path: the file. It may read the folder in which it lies.
         limits: what it may use.
         threads: threads that torch computes with over there.
-        hidden: folders that stay out of its sight even where they lie in a folder it may read.
+        unseen: what stays out of its sight even where it lies in a folder that it may read.
         namespaces: False does without namespaces, as on a system that refuses them.
     """
 
@@ -91,7 +108,7 @@ class SandboxedDefense:
         limits: Limits,
         *,
         threads: int = 1,
-        hidden: Sequence[Path] = (),
+        unseen: Unseen | None = None,
         namespaces: bool = True,
     ) -> None:
         if threads < 1:
@@ -99,7 +116,7 @@ class SandboxedDefense:
         self.path = path
         self.limits = limits
         self.threads = threads
-        self.hidden = tuple(hidden)
+        self.unseen = unseen or Unseen()
         self.namespaces = namespaces
         self._lock = threading.RLock()
         self._process: Process | None = None
@@ -122,7 +139,8 @@ class SandboxedDefense:
         """Start the process and load the file, unless that has been done.
 
         Raises:
-            DefenseError: where the file is not what was expected, or goes past a limit on loading.
+            NotReady: where the file is not what was expected, or goes past a limit on loading.
+            DefenseError: where it is not there, or not in a folder that can be shown to it.
             SandboxError: on a system on which no process can be locked up.
         """
         with self._lock:
@@ -157,7 +175,7 @@ class SandboxedDefense:
                 randomised defence can be repeated; None lets them run on.
 
         Raises:
-            DefenseError: where the file cannot be loaded and never was; see `start`.
+            DefenseError, SandboxError: where nothing of the file could be run; see `start`.
             ValueError: for other images.
         """
         if images.dtype != torch.float32 or images.ndim != 4 or not images.numel():
@@ -166,10 +184,8 @@ class SandboxedDefense:
         with self._lock:
             try:
                 self.start()
-            except DefenseError as error:
-                if self._started is None:
-                    raise
-                return Answer(None, f"could not be started again: {error}", 0.0, 0)
+            except NotReady as error:
+                return Answer(None, f"could not be loaded: {error.reason}", 0.0, 0)
             start = time.monotonic()
             try:
                 return self._apply(images, seed, start)
@@ -252,11 +268,11 @@ class SandboxedDefense:
             reply = self._ask(header, buffer, fresh, deadline, Status.READY)
         except (Ended, Unusable) as error:
             self.close()
-            raise DefenseError(f"defence: {self.path}: {error}") from None
+            raise NotReady(self.path, str(error)) from None
         except Late:
             self.close()
             limit = f"{self.limits.start_seconds:g} s"
-            raise DefenseError(f"defence: {self.path}: was not ready within {limit}") from None
+            raise NotReady(self.path, f"was not ready within {limit}") from None
         except BaseException:
             self.close()
             raise
@@ -283,15 +299,17 @@ class SandboxedDefense:
         folder = file.parent
         if not file.is_file():
             raise DefenseError(f"defence: expected a Python file, got {self.path}")
-        hidden = [path.resolve() for path in self.hidden]
-        if folder in hidden or folder == Path(folder.anchor):
+        unseen = self.unseen.resolved()
+        if folder in unseen.stores or folder == Path(folder.anchor):
             raise DefenseError(f"defence: {self.path}: expected a file in a folder of its own")
+        hidden = [*unseen.paths, *contents(folder, unseen).hidden]
         refused = "; ".join(_refusals[:1]) if self.namespaces else "namespaces are not wanted"
         return Setup(
             name=f"defence-{uuid.uuid4().hex[:7]}",
             file=str(file),
             folder=str(folder),
-            seen=view.places(folder, [Path(p) for p in _libraries()], hidden),
+            seen=view.places(folder, [*map(Path, _libraries()), *OWN], hidden),
+            hidden=[str(path) for path in hidden],
             scratch=tempfile.mkdtemp(prefix="image-defender-"),
             threads=self.threads,
             limits=self.limits,

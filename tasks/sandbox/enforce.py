@@ -34,8 +34,8 @@ class Enforcement:
 
     Args:
         network: nothing outside is reached.
-        files: only its own folder, Python and the system's libraries are read; only its private
-            temporary folder is written.
+        files: only its own folder, Python and the system's libraries are read, and nothing that is
+            hidden in them; only its private temporary folder is written.
         memory: resident memory of all its processes.
         processes: their number, and that none is left or reaches another.
         time: seconds for an answer.
@@ -74,6 +74,7 @@ class Setup:
         file: the file of the defence.
         folder: its folder.
         seen: what may be read, the folder included.
+        hidden: what in it may not be read.
         scratch: an empty folder for temporary files.
         threads: threads that torch computes with.
         limits: see `Limits`.
@@ -84,6 +85,7 @@ class Setup:
     file: str
     folder: str
     seen: list[Place]
+    hidden: list[str]
     scratch: str
     threads: int
     limits: Limits
@@ -143,7 +145,8 @@ def lock_up(setup: Setup, *, own_users: bool) -> Enforcement:
     if confined:
         sys_.unshare(sys_.CLONE_NEWNS)
         scratch, folder = Path(setup.scratch), Path(setup.folder)
-        enter_view(setup.seen, scratch, folder, setup.limits.file_bytes, own_users=own_users)
+        hidden, size = [Path(path) for path in setup.hidden], setup.limits.file_bytes
+        enter_view(setup.seen, hidden, scratch, folder, size, own_users=own_users)
     else:
         os.chdir(setup.folder)
     os.environ.update(HOME=temporary, TMPDIR=temporary)
@@ -190,7 +193,8 @@ def _limit_resources(limits: Limits, *, own_users: bool) -> bool:
 
 def _landlock(setup: Setup) -> str:
     try:
-        landlock.restrict(readable_by_landlock(setup.seen), [Path(setup.scratch)], DEVICES)
+        readable, listed = readable_by_landlock(setup.seen, [Path(path) for path in setup.hidden])
+        landlock.restrict(readable, listed, [Path(setup.scratch)], DEVICES)
     except OSError as error:
         return f"{_NOT}: {setup.refused}; {sys_.reason(error)}"
     return "landlock"

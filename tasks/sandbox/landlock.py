@@ -35,7 +35,12 @@ def version() -> int:
     return raw("landlock", _CREATE_RULESET, None, 0, _VERSION)
 
 
-def restrict(readable: Iterable[Path], writable: Iterable[Path], devices: Iterable[Path]) -> None:
+def restrict(
+    readable: Iterable[Path],
+    listed: Iterable[Path],
+    writable: Iterable[Path],
+    devices: Iterable[Path],
+) -> None:
     """Confine this process, and all that it starts, for good.
 
     Needs ``no_new_privs``. Names and sizes of files elsewhere stay visible, their content and the
@@ -43,6 +48,7 @@ def restrict(readable: Iterable[Path], writable: Iterable[Path], devices: Iterab
 
     Args:
         readable: files and folders that may be read and executed.
+        listed: folders in which names may be listed, at any depth.
         writable: folders in which everything may be done.
         devices: files that may be read and written.
 
@@ -58,6 +64,7 @@ def restrict(readable: Iterable[Path], writable: Iterable[Path], devices: Iterab
     ruleset = raw("landlock", _CREATE_RULESET, attributes, 8 * len(words), 0)
     try:
         rules = [(path, READ) for path in readable]
+        rules += [(path, READ_DIR) for path in listed]
         rules += [(path, handled) for path in writable]
         rules += [(path, READ_FILE | WRITE_FILE) for path in devices]
         for path, access in rules:

@@ -38,50 +38,55 @@ class Place:
     real: str
 
 
-def _without(path: Path, hidden: Sequence[Path]) -> Iterator[Path]:
-    """``path``, or what it holds where something in it is hidden. Links are left out then."""
-    inside = [h for h in hidden if path in h.parents]
-    if path in hidden:
-        return
-    if not inside:
-        yield path
-        return
-    for child in sorted(path.iterdir()):
-        if not child.is_symlink():
-            yield from _without(child, inside)
-
-
 def places(folder: Path, libraries: Sequence[Path], hidden: Sequence[Path]) -> list[Place]:
-    """What a defence may read.
+    """What a defence may read, but for what is hidden in it.
 
     Args:
         folder: its own folder.
         libraries: folders that torch and others are imported from.
-        hidden: folders that stay out of sight even where they lie in one of those.
+        hidden: what stays out of sight even where it lies in one of those, without symbolic links.
+            A place that lies in something hidden is there all the same.
     """
     pythons = [Path(p) for p in (sys.prefix, sys.exec_prefix, sys.base_prefix)]
     stated = [Path(p) for p in _SYSTEM] + [Path("/etc", name) for name in _SETTINGS]
     stated += [Path(_PROCESSOR), *pythons, *libraries, folder]
-    out_of_sight = [path.resolve() for path in hidden]
     found: dict[str, Place] = {}
     for path in stated:
-        if not path.exists():
-            continue
         real = path.resolve()
-        for part in _without(real, out_of_sight):
-            found[str(part)] = Place(str(part), str(part))
-            if path != real:
-                alias = str(path / part.relative_to(real))
-                found[alias] = Place(alias, str(part))
+        if path.exists() and (path == folder or real not in hidden):
+            found |= {name: Place(name, str(real)) for name in (str(real), str(path))}
     kept: dict[str, Place] = {}
     for place in sorted(found.values(), key=lambda place: place.path):
-        if not any(str(above) in kept for above in Path(place.path).parents):
+        above = [kept[str(path)] for path in Path(place.path).parents if str(path) in kept]
+        if not any(_shows(one, place, hidden) for one in above):
             kept[place.path] = place
     return list(kept.values())
 
 
+def _shows(outer: Place, inner: Place, hidden: Sequence[Path]) -> bool:
+    """Whether a place shows another one that lies in it: nothing between the two is hidden."""
+    between = Path(inner.real).parents
+    return not any(Path(outer.real) in one.parents and one in between for one in hidden)
+
+
+def covered(seen: Sequence[Place], hidden: Sequence[Path]) -> list[Path]:
+    """What is hidden within places, by its names in the sandbox."""
+    found: dict[Path, None] = {}
+    for place in seen:
+        for one in hidden:
+            if Path(place.real) in one.parents:
+                found[place.path / one.relative_to(place.real)] = None
+    return list(found)
+
+
 def enter_view(
-    seen: Sequence[Place], base: Path, folder: Path, size: int, *, own_users: bool
+    seen: Sequence[Place],
+    hidden: Sequence[Path],
+    base: Path,
+    folder: Path,
+    size: int,
+    *,
+    own_users: bool,
 ) -> None:
     """Replace the root of this process by one that holds only what may be seen.
 
@@ -90,6 +95,7 @@ def enter_view(
 
     Args:
         seen: what there is.
+        hidden: what of it is an empty file or an empty folder.
         base: an empty folder to build on.
         folder: where to stand afterwards.
         size: bytes of ``/tmp``, and of ``/dev/shm``.
@@ -111,8 +117,7 @@ def enter_view(
         memory.mkdir(parents=True)
         options = f"size={size},nr_inodes=4096,mode=777"
         mount("tmpfs", memory, "tmpfs", plain, options)
-    for place in seen:
-        _bind(old, Path(place.real), Path(place.path), attributes)
+    _bind_all(old, seen, hidden, attributes)
     for device in DEVICES:
         _bind(old, device, device, sys_.MOUNT_ATTR_NOSUID)
     _mount_proc(old, attributes, own_users=own_users)
@@ -120,6 +125,26 @@ def enter_view(
     old.rmdir()
     lock_mount(Path("/"), sys_.MOUNT_ATTR_RDONLY, recursive=False)
     os.chdir(folder)
+
+
+def _bind_all(old: Path, seen: Sequence[Place], hidden: Sequence[Path], attributes: int) -> None:
+    """Bind what is seen and cover what is hidden, outer places before those that lie in them."""
+    steps: dict[Path, Place | None] = dict.fromkeys(covered(seen, hidden))
+    steps |= {Path(place.path): place for place in seen}
+    nothing, folders = Path("/.nothing"), []
+    nothing.touch()
+    for path, place in sorted(steps.items(), key=lambda step: len(step[0].parts)):
+        if place is not None:
+            _bind(old, Path(place.real), path, attributes)
+        elif path.is_dir():
+            mount("tmpfs", path, "tmpfs", sys_.MS_NOSUID | sys_.MS_NODEV, "size=64k,mode=755")
+            folders.append(path)
+        elif path.exists():
+            mount(str(nothing), path, None, sys_.MS_BIND)
+            lock_mount(path, attributes)
+    for path in folders:
+        lock_mount(path, attributes, recursive=False)
+    nothing.unlink()
 
 
 def _bind(old: Path, real: Path, target: Path, attributes: int) -> None:
@@ -153,6 +178,35 @@ def _mount_proc(old: Path, attributes: int, *, own_users: bool) -> None:
     lock_mount(proc, attributes)
 
 
-def readable_by_landlock(seen: Sequence[Place]) -> list[Path]:
-    """The same places for Landlock, where ``/proc`` is the machine's."""
-    return [Path(place.real) for place in seen] + list(_PROC_FILES)
+def readable_by_landlock(
+    seen: Sequence[Place], hidden: Sequence[Path]
+) -> tuple[list[Path], list[Path]]:
+    """The same for Landlock, where ``/proc`` is the machine's.
+
+    It allows whole folders only: those that hold something hidden are allowed piece by piece.
+
+    Returns:
+        What may be read, and the folders of which only the names in them may be listed, at any
+        depth. Python finds no module in a folder that it cannot list.
+    """
+    readable, listed = list(_PROC_FILES), []
+    for place in seen:
+        parts = list(_without(Path(place.real), hidden))
+        if parts != [Path(place.real)]:
+            listed.append(Path(place.real))
+        readable += parts
+    return readable, listed
+
+
+def _without(path: Path, hidden: Sequence[Path]) -> Iterator[Path]:
+    """``path``, or what it holds where something in it is hidden.
+
+    Links are left out then: what they point to is allowed for itself, or not.
+    """
+    inside = [h for h in hidden if path in h.parents]
+    if not inside:
+        yield path
+        return
+    for child in sorted(path.iterdir()):
+        if not child.is_symlink() and child not in inside:
+            yield from _without(child, inside)

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
 from storage.images import read_images
 from storage.scores import read_rows
+from tasks.chunk import Chunk
 from tasks.columns import Columns
+from tasks.defence_scores import failures, started
 from tasks.defences import DefenceFile
+from tasks.defending import defend
 from tasks.errors import DefenseError, SpecError
+from tasks.sandbox.defence import SandboxedDefense
+from tasks.sandbox.process import Ended
 from tasks.summary import Summary
-from tasks.survey import Survey
-from tests import toy
+from tasks.survey import Survey, survey
+from tasks.unseen import photographs
+from tests import cases, toy
 
 HALF = """
 import torch
@@ -151,8 +161,138 @@ def test_it_is_keyed_by_its_file_and_what_lies_beside_it(tmp_path: Path) -> None
     }
     key = ("ifgsm", "mine", "score")
     assert values(first)[key] != values(second)[key]
-    (tmp_path / "notes.md").write_text("of no consequence")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "weights.gguf").write_text("of any name, at any depth")
+    third, made = toy.run(toy.bench(tmp_path, **content(tmp_path, SIDECAR)))
+    assert {work.node.kind for work in made} == {"purify"}  # whose results are the same
+    assert values(third)[key] == values(second)[key]
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__" / "defense.cpython-311.pyc").write_text("not seen")
+    (tmp_path / ".git").write_text("not seen either")
     assert toy.run(toy.bench(tmp_path, **content(tmp_path, SIDECAR)))[1] == []
+
+
+SNOOPING = """
+import os, torch
+HERE = os.path.dirname(__file__)
+def pictures():
+    for top in (HERE, PHOTOS, DATA):
+        for folder, _, names in os.walk(top):
+            yield from (os.path.join(folder, name) for name in names if name.endswith(".png"))
+def readable(path):
+    try:
+        with open(path, "rb") as stream:
+            return bool(stream.read(1))
+    except OSError:
+        return False
+class Defense:
+    def __init__(self):
+        from beside import SHARE
+        assert float(open(os.path.join(HERE, "share.txt")).read()) == SHARE
+        self.found = float(any(readable(path) for path in pictures()))
+    def apply_defense(self, images: torch.Tensor) -> torch.Tensor:
+        return images * 0 + self.found
+"""
+
+
+@pytest.mark.parametrize("namespaces", [True, False], ids=["namespaces", "without"])
+@pytest.mark.parametrize("dataset", ["photos", ".", "..", "photos.zip"])
+def test_no_clean_image_is_within_reach(
+    tmp_path: Path, dataset: str, namespaces: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever the data set lies, and none of those that scikit-image carries."""
+    own = tmp_path / "own"
+    pictures = own / dataset.removesuffix(".zip")
+    own.mkdir()
+    pictures.mkdir(exist_ok=True)
+    for index, image in enumerate(cases.images(2)):
+        pixels = (image * 255).byte().permute(1, 2, 0).numpy()
+        PIL.Image.fromarray(pixels).save(pictures / f"{index}.png")
+    kind = "folder"
+    if dataset.endswith(".zip"):
+        kind, packed = "zip", shutil.make_archive(str(pictures), "zip", pictures)
+        shutil.rmtree(pictures)
+        Path(packed).rename(own / "photos.png")  # which the defence looks for
+        dataset = "photos.png"
+    (photos,) = {path for path in photographs() if path.parent.parent.name == "site-packages"}
+    assert list(photos.glob("*.png"))
+    source = SNOOPING.replace("PHOTOS", repr(str(photos))).replace("DATA", repr(str(pictures)))
+    (own / "beside.py").write_text("SHARE = 1.0")
+    (own / "share.txt").write_text("1.0")
+    given = content(own, source, dataset={"kind": kind, "path": dataset})
+    monkeypatch.setattr(
+        "tasks.defences.SandboxedDefense", partial(SandboxedDefense, namespaces=namespaces)
+    )
+    defence = toy.bench(own, **given).purifiers[0]
+    images = torch.rand(2, 3, 8, 8)
+    with defence.sandbox() as box:
+        missing = box.start().enforcement.missing()
+        if "files" in missing:
+            pytest.skip(f"files not enforced: {missing['files']}")
+        found = box.apply(images).images
+    assert found is not None
+    assert not found.any()
+    in_sight = DefenceFile("defense.py", home=own)
+    assert in_sight(images, seeds=torch.arange(2)).all()
+
+
+FAILS = {
+    "leaves": ("os._exit(3)", "could not be loaded: exited with status 3"),
+    "hangs": ("time.sleep(60)", "could not be loaded: was not ready within 2 s"),
+}
+FAILING = """
+import os, time
+class Defense:
+    def __init__(self):
+        BODY
+    def apply_defense(self, images):
+        return images
+"""
+
+
+@pytest.mark.parametrize("name", FAILS)
+def test_a_failure_to_load_is_a_failure_of_its_images(tmp_path: Path, name: str) -> None:
+    body, expected = FAILS[name]
+    given = content(tmp_path, FAILING.replace("BODY", body))
+    given["purifiers"][0]["start_limit"] = 2.0 if name == "hangs" else 60.0
+    given["dataset"] = {"kind": "builtin:shapes", "count": 8, "chunk_size": 8}
+    state, _ = toy.run(toy.bench(tmp_path, **given))
+    found = values(state)
+    assert found[("ifgsm", "mine", "gain")] is None
+    assert found[("ifgsm", "median", "gain")] > 0
+    assert set(failures(state, "mine").values()) == {f"failed on 8 of 8 images: {expected}"}
+    with pytest.raises(DefenseError, match=re.escape(expected.partition(": ")[2])):
+        started(state.bench.purifiers[0], state.bench.store.root)
+
+
+def test_one_that_fails_to_load_later_keeps_what_it_did_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = SandboxedDefense._launch, []
+
+    def launch(self: SandboxedDefense, *given: Any) -> Any:
+        calls.append(self)
+        if len(calls) == 3:
+            raise Ended("exited with status 3")
+        return original(self, *given)
+
+    monkeypatch.setattr(SandboxedDefense, "_launch", launch)
+    state = finished(tmp_path, HALF)
+    failed = failures(state, "mine")
+    assert list(failed.values()) == [
+        "failed on 16 of 48 images: could not be loaded: exited with status 3"
+    ]
+    assert len(calls) == 2 * state.chunks
+    assert values(state)[("ifgsm", "median", "gain")] > 0
+
+
+def test_a_file_that_changes_under_way_is_no_result(tmp_path: Path) -> None:
+    bench = toy.bench(tmp_path, **content(tmp_path, HALF))
+    bench.catalogue(keep=True)
+    state = survey(bench)
+    (tmp_path / "defense.py").write_text(MOODY)
+    with pytest.raises(DefenseError, match=r"defense\.py: it, or something .* begin it again"):
+        defend(Chunk(bench, state.plan.nodes["purify/none/mine"], 0, {}, None), bench.purifiers[0])
 
 
 def test_called_by_itself_it_answers_or_says_why_not(tmp_path: Path) -> None:

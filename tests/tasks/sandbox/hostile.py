@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tasks.sandbox import processes
+from tasks.sandbox.contents import Unseen
 from tasks.sandbox.defence import Answer, SandboxedDefense
 from tasks.sandbox.limits import Limits
 
@@ -77,7 +78,10 @@ class Hostile:
         self.store.mkdir(exist_ok=True)
         (self.store / "clean.bin").write_text("secret")
         self.defense = SandboxedDefense(
-            folder / "defense.py", limits, hidden=[self.store], namespaces=namespaces
+            folder / "defense.py",
+            limits,
+            unseen=Unseen(stores=(self.store,)),
+            namespaces=namespaces,
         )
 
     def answer(self, body: str, images: Tensor | None = None) -> Answer:
@@ -93,7 +97,7 @@ class Hostile:
         mark = self.mark()
         answer = self.defense.apply(batch() if images is None else images)
         assert answer.images is None
-        assert processes.named(mark) == []
+        assert gone(mark, 30)  # what was killed takes its time on a busy machine
         return str(answer.failure)
 
     def succeeded(self, body: str, attempts: int) -> list[bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
+import defender
 from tasks.errors import DefenseError
 from tasks.sandbox import forkserver, processes
+from tasks.sandbox.child import OwnPackage
+from tasks.sandbox.contents import Unseen
 from tasks.sandbox.defence import SandboxedDefense
 from tasks.sandbox.limits import Limits
 from tests.tasks.sandbox.hostile import batch, defense_file, gone
@@ -86,6 +90,7 @@ class Defense:
     script = f"""
 import os, torch
 from pathlib import Path
+from tasks.sandbox.contents import Unseen
 from tasks.sandbox.defence import SandboxedDefense
 from tasks.sandbox.limits import Limits
 defense = SandboxedDefense(Path({str(path)!r}), Limits())
@@ -179,11 +184,34 @@ class Defense:
     for name in ("store", "weights"):
         (tmp_path / "own" / "models" / name).mkdir(parents=True)
         (tmp_path / "own" / "models" / name / "file").write_text("x")
-    with SandboxedDefense(path, Limits(), hidden=[tmp_path / "own/models/store"]) as defense:
+    with SandboxedDefense(
+        path, Limits(), unseen=Unseen(stores=(tmp_path / "own/models/store",))
+    ) as defense:
         answer = defense.apply(batch(1))
         assert answer.images is not None, answer.failure
         if "files" not in defense.start().enforcement.missing():
             assert answer.images[0, 1:, 0, 0].tolist() == [0.0, 1.0]
+
+
+def test_the_package_is_found_where_it_is_not_installed() -> None:
+    found = OwnPackage().find_spec("defender")
+    assert found is not None
+    assert found.origin == defender.__file__
+    assert OwnPackage().find_spec("tasks") is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("namespaces", [True, False], ids=["namespaces", "without"])
+def test_a_purifier_of_the_package_is_a_defence(namespaces: bool) -> None:
+    path = Path(__file__).resolve().parents[3] / "examples" / "noise_gate.py"
+    expected = runpy.run_path(str(path))["Defense"]()
+    images = batch(2, 24)
+    with SandboxedDefense(path, Limits(), namespaces=namespaces) as defense:
+        answer = defense.apply(images)
+        assert answer.images is not None, answer.failure
+        torch.testing.assert_close(answer.images, expected.apply_defense(images), rtol=0, atol=1e-6)
+        network = expected.purifier.steps[0].network
+        assert defense.start().parameters == sum(p.numel() for p in network.parameters())
 
 
 WRONG = {
@@ -249,7 +277,7 @@ def test_a_defence_that_does_not_start_again_is_a_failure(tmp_path: Path) -> Non
         path.write_text("class Defense: pass")
         answer = defense.apply(batch())
         assert answer.images is None
-        assert "could not be started again" in str(answer.failure)
+        assert "could not be loaded: expected a method" in str(answer.failure)
         path.write_text("class Defense:\n    def apply_defense(self, images): return images")
         assert defense.apply(batch()).failure is None
 
@@ -258,7 +286,7 @@ def test_a_file_that_is_not_there_or_lies_in_a_hidden_folder_is_refused(halves: 
     with pytest.raises(DefenseError, match=r"expected a Python file, got .*nowhere\.py"):
         SandboxedDefense(halves.with_name("nowhere.py"), Limits()).start()
     with pytest.raises(DefenseError, match="expected a file in a folder of its own"):
-        SandboxedDefense(halves, Limits(), hidden=[halves.parent]).start()
+        SandboxedDefense(halves, Limits(), unseen=Unseen(stores=(halves.parent,))).start()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -183,17 +184,34 @@ def test_the_view_is_the_folder_python_and_the_system(tmp_path: Path) -> None:
         path.mkdir(parents=True)
     (folder / "link").symlink_to(other)
 
-    def below(hidden: list[Path]) -> list[str]:
+    def names(paths: Sequence[Path]) -> list[str]:
+        below = [path for path in paths if tmp_path in path.parents]
+        return [str(path.relative_to(tmp_path)) for path in below]
+
+    def below(*hidden: Path) -> tuple[list[str], ...]:
+        """What is shown, covered, and by Landlock read and listed."""
         found = view.places(folder, [], hidden)
         assert {"/usr", str(Path(sys.prefix).resolve())} & {place.path for place in found}
-        paths = [Path(place.path) for place in found if place.path.startswith(str(tmp_path))]
-        return [str(path.relative_to(tmp_path)) for path in paths]
+        shown = [Path(place.path) for place in found]
+        lists = (shown, view.covered(found, hidden), *view.readable_by_landlock(found, hidden))
+        return tuple(names(one) for one in lists)
 
-    assert below([]) == ["own"]
-    assert below([tmp_path]) == ["own"]
-    assert below([other]) == ["own"]
-    assert below([folder / "a" / "b"]) == ["own/c"]
-    assert below([folder / "c"]) == ["own/a"]
+    assert below() == (["own"], [], ["own"], [])
+    assert below(tmp_path) == below(other) == below()
+    assert below(folder) == below()
+    assert below(folder / "a" / "b") == (["own"], ["own/a/b"], ["own/c"], ["own"])
+    assert below(folder / "c") == (["own"], ["own/c"], ["own/a"], ["own"])
+
+
+def test_a_folder_in_something_hidden_in_a_library_is_seen(tmp_path: Path) -> None:
+    library, hidden = tmp_path / "library", tmp_path / "library" / "photos"
+    folder = hidden / "own"
+    folder.mkdir(parents=True)
+    found = view.places(folder, [library], [hidden])
+    shown = [place.path for place in found if place.path.startswith(str(tmp_path))]
+    assert shown == [str(library), str(folder)]
+    assert view.covered(found, [hidden]) == [hidden]
+    assert view.places(folder, [library], []) == [p for p in found if p.path != str(folder)]
 
 
 def test_a_linked_python_is_seen_under_both_names(
