@@ -14,6 +14,7 @@ from flows.command import (
     Exit,
     JsonOption,
     LimitOption,
+    QueryBudgetOption,
     RunnerOption,
     SetOption,
     SpecArgument,
@@ -22,6 +23,7 @@ from flows.command import (
     guarded,
     print_json,
     runner_change,
+    with_budget,
 )
 from flows.compare_commands import compare
 from flows.defense_commands import score_defense
@@ -52,6 +54,7 @@ def run(
     store: StoreOption = DEFAULT_STORE,
     limit: LimitOption = None,
     assignments: SetOption = None,
+    query_budget: QueryBudgetOption = None,
     wait: WaitOption = True,
     runner: RunnerOption = None,
     log: LogOption = None,
@@ -72,7 +75,7 @@ def run(
         outcome = evaluate_run(
             str(spec),
             store,
-            changes,
+            with_budget(spec, changes, query_budget),
             limit,
             wait=wait,
             on_wait=lambda: print("waiting for another run on this store", file=sys.stderr),
@@ -110,6 +113,7 @@ def status(
     store: StoreOption = DEFAULT_STORE,
     limit: LimitOption = None,
     assignments: SetOption = None,
+    query_budget: QueryBudgetOption = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Look again and again until the run has finished.")
     ] = False,
@@ -125,12 +129,13 @@ def status(
         from flows.inspect import open_run, run_status
         from flows.watch import watching
 
+        changes = with_budget(spec, assignments, query_budget)
         if watch:
-            states = watching(open_run(str(spec), store, assignments or [], limit), every)
+            states = watching(open_run(str(spec), store, changes, limit), every)
             show = status_table.print_json_lines if as_json else status_table.show_live
             state = show(states)
         else:
-            state = run_status(str(spec), store, assignments or [], limit)
+            state = run_status(str(spec), store, changes, limit)
             (print_json if as_json else status_table.print_status)(state)
         raise typer.Exit(Exit.DONE if state and state["finished"] else Exit.UNFINISHED)
 
@@ -146,6 +151,7 @@ def verify(
     ] = False,
     limit: LimitOption = None,
     assignments: SetOption = None,
+    query_budget: QueryBudgetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Re-hash everything a run has stored against the ledger. Exit code 4 if anything differs."""
@@ -156,12 +162,13 @@ def verify(
         engine.settle()
         from flows.inspect import verify_run
 
-        found = verify_run(str(spec), store, assignments or [], limit)
+        changes = with_budget(spec, assignments, query_budget)
+        found = verify_run(str(spec), store, changes, limit)
         outcome = None
         if repair and found["damage"]:
             from flows.evaluate import run as evaluate_run
 
-            outcome = evaluate_run(str(spec), store, assignments or [], limit)
+            outcome = evaluate_run(str(spec), store, changes, limit)
             found["repaired"] = outcome.chunk_tasks
         if as_json:
             print_json(found)
@@ -182,6 +189,7 @@ def report(
     store: StoreOption = DEFAULT_STORE,
     limit: LimitOption = None,
     assignments: SetOption = None,
+    query_budget: QueryBudgetOption = None,
     browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
     """Write the summary and report of a finished run anew, and say where they are."""
@@ -189,7 +197,8 @@ def report(
     def action() -> None:
         from flows.inspect import rewrite_report
 
-        path = rewrite_report(str(spec), store, assignments or [], limit)
+        changes = with_budget(spec, assignments, query_budget)
+        path = rewrite_report(str(spec), store, changes, limit)
         print(path)
         if browser:
             typer.launch(str(path))

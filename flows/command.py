@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,6 +38,16 @@ class Exit(IntEnum):
     """Exit codes of every command."""
 
     DONE = 0
+QueryBudgetOption = Annotated[
+    int | None,
+    typer.Option(
+        "--query-budget",
+        min=1,
+        help="Scores that each query attack (NES, Square) asks for an image; the same as "
+        "--set attacks.I.queries=N for each of them.",
+        metavar="N",
+    ),
+]
     FAILED = 1
     INPUT = 2
     UNFINISHED = 3
@@ -100,3 +110,17 @@ def print_json(content: Any) -> None:
 def runner_change(runner: str | None) -> list[str]:
     """The change of a specification that the option ``--runner`` stands for."""
     return [] if runner is None else [f"compute.runner={runner}"]
+
+
+def with_budget(spec: Path, assignments: Sequence[str] | None, queries: int | None) -> list[str]:
+    """Changes of a specification, those that the option ``--query-budget`` stands for with them.
+
+    Raises:
+        SpecError: where it has no attack that asks for scores only.
+    """
+    given = list(assignments or ())
+    if queries is None:
+        return given
+    from tasks.query_budget import query_changes
+
+    return [*given, *query_changes(spec, given, queries)]

@@ -31,8 +31,8 @@ def score_defense(
         Path | None,
         typer.Option(
             "--dataset",
-            help="Folder, zip or Parquet file of images, or a folder with clean and attacked "
-            "sub-folders. Left out: crops of the built-in photographs.",
+            help="Folder, zip or Parquet file of images, or a folder or zip with clean and "
+            "attacked sub-folders. Left out: crops of the built-in photographs.",
         ),
     ] = None,
     metric: Annotated[
@@ -54,6 +54,15 @@ def score_defense(
     parameter_limit: Annotated[
         int | None,
         typer.Option("--parameter-limit", min=0, help="Parameters of its networks, at most."),
+    ] = None,
+    query_budget: Annotated[
+        int | None,
+        typer.Option(
+            "--query-budget",
+            min=1,
+            help="Also attack with Square and NES, which ask for N scores of each image.",
+            metavar="N",
+        ),
     ] = None,
     resize: Annotated[
         str | None, typer.Option("--resize", help="Resize images: 299x299.", metavar="HxW")
@@ -87,6 +96,7 @@ def score_defense(
             time_limit=time_limit,
             memory_limit=memory_limit,
             parameter_limit=parameter_limit,
+            query_budget=query_budget,
             resize=_sides(resize),
             changes=assignments or [],
         )

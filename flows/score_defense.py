@@ -6,19 +6,32 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flows.evaluate import prepare, run
 from storage.files import store_root
-from tasks.defence_scores import consistency, failures, result, spent, started
-from tasks.defences import DefenceFile
+from storage.sources import Paired, Zip
+from tasks.building import build
+from tasks.defence_scores import CLEAN, consistency, failures, result, spent, started
+from tasks.defences import PURIFIER_KINDS, DefenceFile
 from tasks.errors import SpecError
+from tasks.query_budget import budget_changes
+from tasks.spec_files import override, read_content
+from tasks.specs import PurifierSpec
 
 LABEL = "defense"
 BASELINE = "half-size"
 BASELINES = {BASELINE: "resize(0.5)"}
 """Baselines by name; any other text is a purifier as a specification writes it."""
+SHIPPED = Path(str(resources.files("flows").joinpath("specs", "score-defense.yaml")))
+"""The data set, metric and attacks where nothing else is stated."""
+QUERY_ATTACKS: dict[str, dict[str, Any]] = {
+    "square": {"name": "Square", "epsilon": "10/255", "p_init": 0.05},
+    "nes": {"name": "NES", "epsilon": "10/255"},
+}
+"""What ``query_budget`` adds where no attack asks for scores only, as on quality metrics in
+A. Gushchin et al., "Guardians of Image Quality", 2025; the labels end in the budget."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +39,16 @@ class Wanted:
     """What a defence is scored on, and what it may use.
 
     Args:
-        dataset: folder, zip or Parquet file of images, or a folder with ``clean`` and attacked
-            sub-folders; None for that of the specification.
+        dataset: folder, zip or Parquet file of images, or a folder or zip with ``clean`` and
+            attacked sub-folders; None for that of the specification.
         spec: specification with the data set, the metric and the attacks; None for the shipped one.
         metric: image-quality metric; None for that of the specification.
         baseline: what it is compared with.
         time_limit: seconds an image.
         memory_limit: megabytes of resident memory.
         parameter_limit: parameters of its networks; None for any number.
+        query_budget: scores that each query attack asks for an image; where there is no such
+            attack, Square and NES are added. None: as specified.
         resize: height and width that images are resized to; None keeps their size.
         changes: further changes to the specification, each ``key=value``.
     """
@@ -45,6 +60,7 @@ class Wanted:
     time_limit: float = 10.0
     memory_limit: int = 4096
     parameter_limit: int | None = None
+    query_budget: int | None = None
     resize: tuple[int, int] | None = None
     changes: list[str] = field(default_factory=list)
 
@@ -71,9 +87,10 @@ def score_defense(
     defence = DefenceFile(
         str(file.resolve()), wanted.time_limit, wanted.memory_limit, wanted.parameter_limit
     )
+    path = wanted.spec or SHIPPED
+    _check_baseline(wanted.baseline, path.parent)
+    spec, assignments = str(path), changes(file, wanted)
     known = started(defence, store_root(store))
-    spec = str(wanted.spec) if wanted.spec is not None else str(_shipped())
-    assignments = changes(file, wanted)
     outcome = run(spec, store, assignments, limit, wait=wait, on_wait=on_wait)
     ready = prepare(spec, store, assignments, limit)
     summary = outcome.summary
@@ -120,11 +137,32 @@ def changes(file: Path, wanted: Wanted) -> list[str]:
         made.append(f"metric={json.dumps({'name': wanted.metric})}")
     if wanted.resize is not None:
         made.append(f"dataset.resize={json.dumps(list(wanted.resize))}")
-    return [*made, *wanted.changes]
+    made += wanted.changes
+    if wanted.query_budget is None:
+        return made
+    return [*made, *_budget(wanted.spec or SHIPPED, made, wanted.query_budget)]
 
 
-def _shipped() -> Path:
-    return Path(str(resources.files("flows").joinpath("specs", "score-defense.yaml")))
+def _budget(spec: Path, made: list[str], queries: int) -> list[str]:
+    """What gives the query attacks their budget, after all other changes."""
+    content = override(read_content(spec), made)
+    if found := budget_changes(content, queries):
+        return found
+    added = [
+        {**attack, "label": f"{name}-{queries}", "queries": queries}
+        for name, attack in QUERY_ATTACKS.items()
+    ]
+    return [f"attacks={json.dumps([*(content.get('attacks') or ()), *added])}"]
+
+
+def _check_baseline(baseline: str, home: Path) -> None:
+    """Refuse what is no purifier.
+
+    Raises:
+        SpecError: naming the option, and what was expected.
+    """
+    named = PurifierSpec(name=BASELINES.get(baseline, baseline))
+    build(PURIFIER_KINDS, named, "--baseline", home=home)
 
 
 def _name(file: Path) -> str:
@@ -138,13 +176,34 @@ def _dataset(path: Path) -> dict[str, Any]:
     Raises:
         SpecError: where nothing usable lies there.
     """
-    if path.is_dir() and (path / "clean").is_dir():
-        folders = sorted(p.name for p in path.iterdir() if p.is_dir() and p.name != "clean")
-        attacks = [{"name": "Precomputed", "folder": name, "label": name} for name in folders]
-        return {"dataset": {"kind": "paired", "path": str(path)}, "attacks": attacks}
-    if path.is_dir():
-        return {"dataset": {"kind": "folder", "path": str(path)}}
     kinds = {".zip": "zip", ".parquet": "parquet"}
-    if path.is_file() and path.suffix in kinds:
-        return {"dataset": {"kind": kinds[path.suffix], "path": str(path)}}
-    raise SpecError(f"--dataset: expected a folder, zip or Parquet file of images, got {path}")
+    if path.is_dir():
+        plain, prefix = "folder", "" if (path / CLEAN).is_dir() else None
+    elif path.is_file() and path.suffix in kinds:
+        plain = kinds[path.suffix]
+        prefix = _prefix(path) if plain == "zip" else None
+    else:
+        raise SpecError(f"--dataset: expected a folder, zip or Parquet file of images, got {path}")
+    if prefix is None:
+        return {"dataset": {"kind": plain, "path": str(path)}}
+    inside = {"prefix": prefix} if prefix else {}
+    return {
+        "dataset": {"kind": "paired", "path": str(path), **inside},
+        "attacks": [
+            {"name": "Precomputed", "folder": name, "label": name}
+            for name in Paired(path, prefix=prefix).attacks()
+        ],
+    }
+
+
+def _prefix(path: Path) -> str | None:
+    """The folder of a zip in which a folder of clean images lies; None where there is none.
+
+    It is the zip itself, or the only folder that it holds.
+    """
+    names = [PurePosixPath(name).parts for name in Zip(path).stamps()]
+    if any(len(parts) > 1 and parts[0] == CLEAN for parts in names):
+        return ""
+    folders = {parts[0] for parts in names}
+    deeper = any(len(parts) > 2 and parts[1] == CLEAN for parts in names)
+    return folders.pop() if deeper and len(folders) == 1 else None

@@ -11,12 +11,14 @@ from flows.command import (
     DEFAULT_STORE,
     JsonOption,
     LimitOption,
+    QueryBudgetOption,
     SetOption,
     SpecArgument,
     StoreOption,
     WaitOption,
     guarded,
     print_json,
+    with_budget,
 )
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ def sweep(
     store: StoreOption = DEFAULT_STORE,
     limit: LimitOption = None,
     assignments: SetOption = None,
+    query_budget: QueryBudgetOption = None,
     wait: WaitOption = True,
     as_json: JsonOption = False,
 ) -> None:
@@ -47,7 +50,7 @@ def sweep(
         outcome = run_sweep(
             str(spec),
             store,
-            changes,
+            with_budget(spec, changes, query_budget),
             limit,
             wait=wait,
             on_wait=lambda: print("waiting for another run on this store", file=sys.stderr),

@@ -96,8 +96,17 @@ class Zip:
             labels = self._labels(archive, members)
             for name in ordered(members, self.order):
                 info = members[name]
-                stamp = f"{info.CRC:08x}-{info.file_size}"
-                yield Item(name, labels.of(name), stamp, self._hint(archive, info))
+                yield Item(name, labels.of(name), _stamp(info), self._hint(archive, info))
+
+    def stamps(self) -> dict[str, str]:
+        """Stamps of all members by name, from the zip's own list: no member is opened.
+
+        Raises:
+            DatasetNotFound: where there is no such file or prefix.
+            SourceError: where it is no zip.
+        """
+        with self._open() as archive:
+            return {name: _stamp(info) for name, info in self._members(archive).items()}
 
     def read(self, items: Sequence[Item]) -> Iterator[Content]:
         """Yield the bytes of the members.
@@ -169,6 +178,10 @@ class Zip:
                 return size_hint(stream)
         except _UNREADABLE:
             return 0
+
+
+def _stamp(info: zipfile.ZipInfo) -> str:
+    return f"{info.CRC:08x}-{info.file_size}"
 
 
 def _refusal(info: zipfile.ZipInfo) -> str | None:

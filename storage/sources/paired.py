@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from storage.errors import DatasetNotFound, SourceError
+from storage.sources.archive import Zip
 from storage.sources.folder import Folder, file_hint, file_stamp, read_file
 from storage.sources.items import JSON, Content, Item, identity_of, require_text
 from storage.sources.listing import is_item
@@ -16,47 +17,50 @@ from storage.sources.listing import is_item
 
 @dataclass(frozen=True)
 class Paired:
-    """A folder with clean images in one sub-folder and a further one for each attack.
+    """A folder or zip with clean images in one sub-folder and a further one for each attack.
 
-    The items are the clean images, by the rules of ``folder``. The attacked version of
+    The items are the clean images, by the rules of ``folder`` or ``zip``. The attacked version of
     ``cat/1.png`` is the file in the attack's folder whose path is the same up to the suffix.
 
     Args:
-        path: the folder.
+        path: the folder, or a zip, which is never unpacked.
         clean: name of the sub-folder with the clean images.
-        labels_csv: a labels file relative to the clean folder, as for ``folder``.
+        labels_csv: a labels file relative to the clean folder, as for ``folder`` and ``zip``.
+        prefix: the folder inside ``path`` that holds these sub-folders.
     """
 
     kind: ClassVar[str] = "paired"
-    doc: ClassVar[str] = "a folder of clean images beside one folder for each attack"
+    doc: ClassVar[str] = "clean images beside one folder for each attack, in a folder or a zip"
 
     path: Path
     clean: str = "clean"
     labels_csv: str | None = None
+    prefix: str = ""
 
     def __post_init__(self) -> None:
         """Accept the path as text and check the options."""
         object.__setattr__(self, "path", Path(self.path))
         require_text("clean", self.clean, least=1)
+        require_text("prefix", self.prefix)
         if self.labels_csv is not None:
             require_text("labels_csv", self.labels_csv, least=1)
 
     def identity(self) -> dict[str, JSON]:
         """Kind and options."""
-        return identity_of(self)
+        return identity_of(self, without=() if self.prefix else ("prefix",))
 
     @property
     def classes(self) -> tuple[str, ...] | None:
         """Names of the sub-folders of the clean folder, or those of the labels file."""
-        return self._folder.classes
+        return self._clean.classes
 
     def items(self) -> Iterator[Item]:
-        """List the clean images; the stamp is size and modification time.
+        """List the clean images, with the stamps of ``folder`` or ``zip``.
 
         Raises:
             DatasetNotFound: where there is no clean folder.
         """
-        return self._folder.items()
+        return self._clean.items()
 
     def read(self, items: Sequence[Item]) -> Iterator[Content]:
         """Yield the bytes of the clean images.
@@ -64,7 +68,7 @@ class Paired:
         Raises:
             DatasetNotFound: where there is no clean folder.
         """
-        return self._folder.read(items)
+        return self._clean.read(items)
 
     def attacks(self) -> tuple[str, ...]:
         """Names of the attacks: all sub-folders but the clean one, sorted.
@@ -72,15 +76,14 @@ class Paired:
         Raises:
             DatasetNotFound: where the folder does not exist.
         """
-        if not self.path.is_dir():
-            raise DatasetNotFound(f"expected a folder of image folders at {self.path}")
-        return tuple(
-            sorted(
-                folder.name
-                for folder in self.path.iterdir()
-                if folder.is_dir() and folder.name != self.clean and is_item(f"{folder.name}/x")
-            )
-        )
+        if self.path.is_file():
+            inside = Zip(self.path, prefix=self.prefix).stamps()
+            names = {name.partition("/")[0] for name in inside if "/" in name}
+        elif self.root.is_dir():
+            names = {folder.name for folder in self.root.iterdir() if folder.is_dir()}
+        else:
+            raise DatasetNotFound(f"expected a folder of image folders at {self.root}")
+        return tuple(sorted(name for name in names - {self.clean} if is_item(f"{name}/x")))
 
     def counterpart(self, attack: str) -> Counterpart:
         """The attacked versions of the clean images.
@@ -95,8 +98,21 @@ class Paired:
         return Counterpart(self, attack)
 
     @property
-    def _folder(self) -> Folder:
-        return Folder(self.path / self.clean, labels_csv=self.labels_csv)
+    def root(self) -> Path:
+        """What holds the sub-folders; of a zip, a path into it that only people can follow."""
+        return self.path / self.prefix.strip("/")
+
+    def zipped(self, folder: str, labels_csv: str | None = None) -> Zip | None:
+        """A sub-folder of a zip; None where the dataset is a folder."""
+        if not self.path.is_file():
+            return None
+        prefix = "/".join(part for part in (self.prefix.strip("/"), folder) if part)
+        return Zip(self.path, prefix=prefix, labels_csv=labels_csv)
+
+    @property
+    def _clean(self) -> Folder | Zip:
+        inside = self.zipped(self.clean, self.labels_csv)
+        return inside or Folder(self.root / self.clean, labels_csv=self.labels_csv)
 
 
 @dataclass(frozen=True)
@@ -124,20 +140,20 @@ class Counterpart:
         return self.paired.classes
 
     def items(self) -> Iterator[Item]:
-        """List the clean items with the stamps and sizes of their attacked versions.
+        """List the clean items with the stamps of their attacked versions, and their sizes.
 
-        An image without exactly one attacked version has a stamp that says so.
+        An image without exactly one attacked version has a stamp that says so. In a zip the size
+        is that of the clean image.
 
         Raises:
             DatasetNotFound: where there is no clean folder.
         """
         clean = list(self.paired.items())
-        for item, found in zip(clean, self._matches(clean), strict=True):
-            if len(found) != 1:
-                yield item._replace(stamp=f"{len(found)} counterparts", size_hint=0)
-                continue
-            path = self._root / found[0]
-            yield item._replace(stamp=file_stamp(path), size_hint=file_hint(path))
+        for item, found, stamp in zip(clean, self._matches(clean), self.stamps(clean), strict=True):
+            hint = item.size_hint if len(found) == 1 else 0
+            if hint and self._inside is None:
+                hint = file_hint(self._root / found[0])
+            yield item._replace(stamp=stamp, size_hint=hint)
 
     def read(self, items: Sequence[Item]) -> Iterator[Content]:
         """Yield the bytes of the attacked versions of the given clean items.
@@ -145,9 +161,11 @@ class Counterpart:
         Raises:
             DatasetNotFound: where the attack's folder has vanished.
         """
-        for item, found in zip(items, self._matches(items), strict=True):
+        matches = self._matches(items)
+        contents = self._contents([found[0] for found in matches if len(found) == 1])
+        for item, found in zip(items, matches, strict=True):
             if len(found) == 1:
-                yield read_file(self._root / found[0])
+                yield next(contents)
             elif found:
                 yield SourceError(f"has several counterparts in {self.attack}: {found}")
             else:
@@ -157,42 +175,55 @@ class Counterpart:
     def stamps(self, items: Sequence[Item]) -> list[str]:
         """Stamps of the attacked versions of the given clean items, as ``items`` states them.
 
-        Only the folders of these items are looked at, and no file is opened.
+        Only the folders of these items are looked at, or the zip's own list; no file is opened.
 
         Raises:
             DatasetNotFound: where the attack's folder has vanished.
         """
+        known = {} if self._inside is None else self._inside.stamps()
         return [
-            file_stamp(self._root / found[0]) if len(found) == 1 else f"{len(found)} counterparts"
+            f"{len(found)} counterparts"
+            if len(found) != 1
+            else known.get(found[0]) or file_stamp(self._root / found[0])
             for found in self._matches(items)
         ]
 
     def _matches(self, items: Sequence[Item]) -> list[list[str]]:
         """For each clean item the attacked files with its path up to the suffix, sorted."""
+        folders = {PurePosixPath(item.name).parent for item in items}
+        matches = _by_stem(self._names(folders) if self._inside is None else self._inside.stamps())
+        return [sorted(matches.get(_stem(item.name), [])) for item in items]
+
+    def _names(self, folders: Iterable[PurePosixPath]) -> Iterator[str]:
+        """The attacked files that lie in some folders."""
         if not self._root.is_dir():
             raise DatasetNotFound(f"expected a folder of attacked images at {self._root}")
-        names: list[str] = []
-        for folder in {PurePosixPath(item.name).parent for item in items}:
+        for folder in folders:
             if (self._root / folder).is_dir():
                 with os.scandir(self._root / folder) as entries:
-                    names.extend(
-                        (folder / entry.name).as_posix()
-                        for entry in entries
-                        if is_item(entry.name) and entry.is_file()
-                    )
-        matches = _by_stem(names)
-        return [sorted(matches.get(_stem(item.name), [])) for item in items]
+                    for entry in entries:
+                        if is_item(entry.name) and entry.is_file():
+                            yield (folder / entry.name).as_posix()
+
+    def _contents(self, names: Sequence[str]) -> Iterator[Content]:
+        if self._inside is None:
+            return (read_file(self._root / name) for name in names)
+        return self._inside.read([Item(name, None, "", 0) for name in names])
 
     @property
     def _root(self) -> Path:
-        return self.paired.path / self.attack
+        return self.paired.root / self.attack
+
+    @property
+    def _inside(self) -> Zip | None:
+        return self.paired.zipped(self.attack)
 
 
 def _stem(name: str) -> str:
     return PurePosixPath(name).with_suffix("").as_posix()
 
 
-def _by_stem(names: Sequence[str]) -> dict[str, list[str]]:
+def _by_stem(names: Iterable[str]) -> dict[str, list[str]]:
     stems: dict[str, list[str]] = {}
     for name in names:
         stems.setdefault(_stem(name), []).append(name)

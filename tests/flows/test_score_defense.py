@@ -171,9 +171,6 @@ def test_other_wrong_input(tmp_path: Path, spec: Path, store: Path) -> None:
     result = runner.invoke(app, given, catch_exceptions=False)
     assert result.exit_code == Exit.INPUT
     assert "absent.py" in result.stderr
-    result = invoke(tmp_path, HALF, spec, store, "--baseline", "jepg(50)")
-    assert result.exit_code == Exit.INPUT
-    assert "purifiers[0]" in result.stderr
     result = invoke(tmp_path, HALF, spec, store, "--dataset", tmp_path / "nowhere")
     assert result.exit_code == Exit.INPUT
     assert "nowhere" in result.stderr

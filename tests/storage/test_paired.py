@@ -6,28 +6,31 @@ import pytest
 
 from storage.errors import DatasetNotFound
 from storage.sources import Paired
-from tests.storage.pictures import contents, png, write_tree
+from tests.storage.pictures import contents, png, write_tree, write_zip
+
+TREE = {
+    "clean/cat/1.jpg": png(1),
+    "clean/cat/2.png": png(2),
+    "clean/dog/3.png": png(3),
+    "ifgsm/cat/1.png": png(11),
+    "ifgsm/dog/3.png": png(13),
+    "ifgsm/dog/3.jpg": png(14),
+    "square/cat/1.png": png(21),
+    "square/cat/2.png": png(22),
+    "square/dog/3.png": png(23),
+    ".cache/x.png": png(0),
+    "notes.txt": b"",
+}
 
 
-@pytest.fixture
-def paired(tmp_path: Path) -> Paired:
-    write_tree(
-        tmp_path,
-        {
-            "clean/cat/1.jpg": png(1),
-            "clean/cat/2.png": png(2),
-            "clean/dog/3.png": png(3),
-            "ifgsm/cat/1.png": png(11),
-            "ifgsm/dog/3.png": png(13),
-            "ifgsm/dog/3.jpg": png(14),
-            "square/cat/1.png": png(21),
-            "square/cat/2.png": png(22),
-            "square/dog/3.png": png(23),
-            ".cache/x.png": png(0),
-            "notes.txt": b"",
-        },
-    )
-    return Paired(tmp_path)
+@pytest.fixture(params=["folder", "zip", "zipped folder"])
+def paired(tmp_path: Path, request: pytest.FixtureRequest) -> Paired:
+    if request.param == "folder":
+        return Paired(write_tree(tmp_path, TREE))
+    if request.param == "zip":
+        return Paired(write_zip(tmp_path / "all.zip", TREE))
+    tree = {f"set/{name}": data for name, data in TREE.items()}
+    return Paired(write_zip(tmp_path / "all.zip", tree), prefix="set")
 
 
 def test_paired(paired: Paired) -> None:
@@ -62,3 +65,14 @@ def test_missing_counterpart_is_an_error_of_one_item(paired: Paired) -> None:
 def test_unknown_attack(paired: Paired) -> None:
     with pytest.raises(DatasetNotFound, match=r"one of \['ifgsm', 'square'\], got 'pgd'"):
         paired.counterpart("pgd")
+
+
+def test_the_identity_of_a_folder_does_not_name_what_it_has_not(tmp_path: Path) -> None:
+    assert "prefix" not in Paired(tmp_path).identity()
+    assert Paired(tmp_path, prefix="set").identity()["prefix"] == "set"
+
+
+def test_a_zip_without_clean_images(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "all.zip", {"dirty/1.png": png(1)})
+    with pytest.raises(DatasetNotFound, match="expected files under clean/"):
+        list(Paired(path).items())
