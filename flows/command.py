@@ -31,13 +31,6 @@ RunnerOption = Annotated[
         "the same as --set compute.runner=...",
     ),
 ]
-WaitOption = Annotated[bool, typer.Option(help="Wait while another run writes to the store.")]
-
-
-class Exit(IntEnum):
-    """Exit codes of every command."""
-
-    DONE = 0
 QueryBudgetOption = Annotated[
     int | None,
     typer.Option(
@@ -48,6 +41,13 @@ QueryBudgetOption = Annotated[
         metavar="N",
     ),
 ]
+WaitOption = Annotated[bool, typer.Option(help="Wait while another run writes to the store.")]
+
+
+class Exit(IntEnum):
+    """Exit codes of every command."""
+
+    DONE = 0
     FAILED = 1
     INPUT = 2
     UNFINISHED = 3
