@@ -22,7 +22,7 @@ from tasks.train_specs import PurifyTrainSpec
 from tasks.training_data import Counter, TrainingData
 from tasks.without_prefect import compute_left, left
 
-MADE = ("ingest", "target", "fit", "strength", "attack")
+MADE = ("ingest", "target", "fit", "strength", "calibrate", "attack")
 """Stages that the attacked images come from."""
 
 

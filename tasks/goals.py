@@ -23,6 +23,7 @@ def goal(
     labels: Tensor,
     seeds: Tensor,
     enrolled: Tensor | None = None,
+    threshold: float | None = None,
 ) -> Any:
     """The objective of an attack on a batch, seen through a purifier where the attack knows one.
 
@@ -33,6 +34,7 @@ def goal(
         labels: true labels, int64 (b,), -1 where there is none.
         seeds: int64 (b,).
         enrolled: embeddings (b, d) of the pictures that an attack on a face encoder is about.
+        threshold: similarity from which that encoder's system accepts, where it is known.
 
     Raises:
         ModelError: for a label or target that the model has no output for.
@@ -42,7 +44,7 @@ def goal(
         metric: Any = bench.metric
         objective: Any = RaiseScore(metric, images if metric.needs_reference else None)
     elif bench.has_encoder:
-        objective = _verification(bench, position, images, enrolled)
+        objective = _verification(bench, position, enrolled, threshold)
     else:
         objective = _classes(bench, position, images, labels)
     if spec.through is None:
@@ -58,11 +60,10 @@ def goal(
 
 
 def _verification(
-    bench: Workbench, position: int, images: Tensor, enrolled: Tensor | None
+    bench: Workbench, position: int, enrolled: Tensor | None, threshold: float | None
 ) -> Impersonate | Dodge:
     if enrolled is None:
         raise ModelError(f"attacks[{position}]: expected enrolled pictures, got none")
-    threshold = bench.spec.faces.threshold
     aim = Impersonate if bench.spec.attacks[position].aim == "impersonate" else Dodge
     return aim(bench.encoder, enrolled, threshold)
 

@@ -13,6 +13,7 @@ RULES = {
     "target": 1,
     "fit": 1,
     "strength": 1,
+    "calibrate": 1,
     "attack": 1,
     "detect": 1,
     "purify": 1,
@@ -36,9 +37,8 @@ class Node:
 
     Args:
         name: unique within the plan; what status and progress show.
-        kind: ``ingest``, ``target``, ``fit``, ``strength``, ``attack``, ``detect``, ``purify``,
-            ``score``, ``answer``, ``certify``, ``explain``, ``redraw`` or
-            ``export``.
+        kind: ``ingest``, ``target``, ``fit``, ``strength``, ``calibrate``, ``attack``, ``detect``,
+            ``purify``, ``score``, ``answer``, ``certify``, ``explain``, ``redraw`` or ``export``.
         inputs: node that supplies each input, by role.
         position: index of the algorithm in its list of the specification; -1 for none.
         attack, detector, purifier: labels this node stands for.

@@ -14,6 +14,7 @@ from tasks.datasets import Dataset
 from tasks.errors import SpecError
 from tasks.further import further
 from tasks.nodes import CALM, RULES, Node
+from tasks.run_checks import calibrates
 from tasks.quality_scores import likenesses
 from tasks.specs import label_of
 from tasks.workbench import Workbench
@@ -94,6 +95,8 @@ class Plan:
                 **({"metric": repr(bench.metric)} if bench.has_metric and asks else {}),
                 **(self._encoder(bench, position) if bench.has_encoder and asks else {}),
             )
+            if asks and calibrates(bench, position):
+                inputs["threshold"] = self._add_threshold(bench, common)
             if bench.must_fit(position):
                 inputs["fit"] = self._fit_of(bench, position, label, config)
             if spec.strength is not None:
@@ -129,6 +132,24 @@ class Plan:
                 return node.name
         name = f"target/{label}"
         self._add(Node(name, "target", {"images": "ingest"}, position, config=config))
+        return name
+
+    def _add_threshold(self, bench: Workbench, common: dict[str, Any]) -> str:
+        """The stage that finds the threshold of the bare system, for all attacks that need it."""
+        name = "calibrate/none"
+        if name not in self.nodes:
+            config = {
+                "kind": "calibrate",
+                "rules": [RULES["calibrate"], RULES["score"]],
+                "encoder": repr(bench.encoder),
+                "far": bench.spec.faces.far,
+                "identity": bench.spec.faces.identity,
+                "calibration": bench.spec.calibration,
+                **common,
+            }
+            gathers = bench.dataset.chunk_count
+            inputs = {"images": "ingest"}
+            self._add(Node(name, "calibrate", inputs, config=config, gathers=gathers))
         return name
 
     def _asked(self, bench: Workbench, position: int) -> str | None:

@@ -9,6 +9,7 @@ from tasks.errors import SpecError
 from tasks.nodes import CALM
 from tasks.precomputed import Precomputed
 from tasks.specs import AttackSpec, DatasetSpec, label_of
+from tasks.targets import is_apart
 
 if TYPE_CHECKING:
     from tasks.workbench import Workbench
@@ -84,14 +85,31 @@ def _check_needs(bench: Workbench, i: int, spec: AttackSpec, attack: Any) -> Non
     if needs == "score" or bench.has_model or bench.subject is None:
         return
     if needs == "margin" and bench.has_encoder:
-        if bench.spec.faces.threshold is None:
-            raise SpecError(
-                f"attacks[{i}]: {spec.name} goes to a boundary; expected faces.threshold, got none"
-            )
+        if calibrates(bench, i):
+            _check_calibrates(bench, i)
         return
     raise SpecError(
         f"attacks[{i}]: {spec.name} attacks a model of classes, {_subject(bench)} has none"
     )
+
+
+def calibrates(bench: Workbench, position: int) -> bool:
+    """Whether an attack on a face encoder needs a threshold that the specification leaves open."""
+    needs = getattr(bench.attacks[position], "needs", "score")
+    return bench.has_encoder and needs == "margin" and bench.spec.faces.threshold is None
+
+
+def _check_calibrates(bench: Workbench, position: int) -> None:
+    """Refuse an attack whose threshold is not that of the run's own images.
+
+    Raises:
+        SpecError: where victims come from another data set, whose pictures set the threshold.
+    """
+    if any(is_apart(pool, bench.dataset) for pool in bench.targets):
+        raise SpecError(
+            f"attacks[{position}]: {bench.spec.attacks[position].name} goes to a boundary, and "
+            "victims of another data set set it; expected faces.threshold, got none"
+        )
 
 
 def _check_sources(bench: Workbench, i: int, spec: AttackSpec) -> None:

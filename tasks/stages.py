@@ -18,6 +18,7 @@ from tasks.defences import DefenceFile
 from tasks.defending import defend
 from tasks.distorting import distort
 from tasks.errors import SpecError
+from tasks.face_threshold import calibrate, threshold_for
 from tasks.faces import embeddings, enrolled_for, recognised, with_embeddings
 from tasks.fitting import fit, settled, strength
 from tasks.goals import goal, stored
@@ -55,6 +56,7 @@ def attack(chunk: Chunk) -> Made:
         return paste(chunk, algorithm)
     labels, seeds = chunk.labels(), chunk.seeds()
     enrolled = enrolled_for(chunk, clean) if bench.has_encoder else None
+    limit = threshold_for(chunk)
     pictures = chunk.images("target") if "target" in chunk.inputs else None
 
     def run(images: Tensor, batch: Batch) -> Tensor:
@@ -65,7 +67,7 @@ def attack(chunk: Chunk) -> Made:
             objective = None
         else:
             known = None if enrolled is None else batch.pick(enrolled)
-            given = batch.pick(labels), batch.pick(seeds), known
+            given = batch.pick(labels), batch.pick(seeds), known, limit
             objective = goal(bench, node.position, images, *given)
         return stored(algorithm, images, objective, batch.pick(seeds))
 
@@ -179,6 +181,7 @@ STAGES: dict[str, StageFunction] = {
     "target": target,
     "fit": fit,
     "strength": strength,
+    "calibrate": calibrate,
     "attack": attack,
     "detect": detect,
     "purify": purify,

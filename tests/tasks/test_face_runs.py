@@ -18,6 +18,7 @@ from tasks.columns import Columns
 from tasks.errors import SpecError
 from tasks.faces import people
 from tasks.outputs import write_outputs
+from tasks.plan import Plan
 from tasks.summary import Summary
 from tasks.survey import Survey
 from tasks.targets import person_in
@@ -215,8 +216,16 @@ def test_people_come_from_names(tmp_path: Path) -> None:
             r"attacks\[0\].pairing: expected targets in a data set of their own",
         ),
         (
-            {"attacks": [{"name": "CarliniWagner", "epsilon": 1}]},
-            r"attacks\[0\]: CarliniWagner goes to a boundary; expected faces.threshold",
+            {
+                "attacks": [
+                    {
+                        "name": "FAB",
+                        "epsilon": 0.1,
+                        "targets": {"kind": "builtin:shapes", "split": "train"},
+                    }
+                ]
+            },
+            r"attacks\[0\]: FAB goes to a boundary, .* expected faces.threshold, got none",
         ),
         (
             {"attacks": [{"name": "APGD", "epsilon": 0.03, "loss": "dlr"}]},
@@ -231,6 +240,19 @@ def test_what_makes_no_sense_is_refused(
 ) -> None:
     with pytest.raises(SpecError, match=message):
         toy.bench(tmp_path, **faces(**changes)).check()
+
+
+def test_an_attack_that_stops_at_a_boundary_finds_the_threshold(tmp_path: Path) -> None:
+    attack = {"name": "CarliniWagner", "label": "cw", "epsilon": 3, "steps": 8, "searches": 1}
+    state, _ = toy.run(toy.bench(tmp_path, **faces(attacks=[attack], purifiers=[])))
+    rows = read_rows(state.bench.store.rows(state.done[("calibrate/none", 0)].ref))
+    [found] = rows.column("threshold").to_pylist()
+    assert found == Summary(state).faces.threshold("none")
+    assert state.plan.nodes["attack/cw"].inputs["threshold"] == "calibrate/none"
+    assert figure(state, "cw", "none", "far")["value"] > 0
+    stated = toy.bench(tmp_path, **faces(attacks=[attack], faces={"threshold": 0.9}))
+    stated.catalogue(keep=False)
+    assert "calibrate/none" not in Plan(stated).nodes
 
 
 def test_a_data_set_of_one_person_has_no_rates(tmp_path: Path) -> None:
