@@ -14,8 +14,8 @@ from tasks.datasets import Dataset
 from tasks.errors import SpecError
 from tasks.further import further
 from tasks.nodes import CALM, RULES, Node
-from tasks.run_checks import calibrates
 from tasks.quality_scores import likenesses
+from tasks.run_checks import calibrates
 from tasks.specs import label_of
 from tasks.workbench import Workbench
 
