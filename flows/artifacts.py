@@ -158,13 +158,13 @@ def publish_rejected(name: str, rejected: Sequence[Line]) -> None:
         publish_table(f"{artifact_key(name)}-rejected", rejected, f"Rejected files of {name}")
 
 
-def publish_page(name: str, page: Place) -> None:
-    """Publish a link to the page of a run."""
+def publish_page(name: str, page: Place, text: str = "report") -> None:
+    """Publish a link to the page of a run, or to what it has in place of one."""
     create_link_artifact(
         link=page.resolve().as_uri(),
-        link_text="report",
+        link_text=text,
         key=f"{artifact_key(name)}-report",
-        description=f"Report of {name}",
+        description=f"{text[0].upper()}{text[1:]} of {name}",
     )
 
 

@@ -18,10 +18,20 @@ from flows.evaluate import Outcome
 from flows.evaluate import run as run_evaluation
 from flows.inspect import verify_run
 from flows.names import BEGUN, begun_now, run_name
-from flows.parameters import Count, Library, Normalisation, Protocol, Rate, Sides
-from flows.scan import ScanOutcome, publish_scan, run_scan
+from flows.parameters import (
+    Count,
+    Library,
+    Normalisation,
+    Protocol,
+    Rate,
+    Share,
+    Sides,
+    Whole,
+)
+from flows.scan import ScanOutcome, run_scan
 from flows.verify import VerifyOutcome, run_verification
 from storage.errors import DamagedChunk
+from tasks.errors import RequirementError
 from tasks.scan_specs import parse_request
 from tasks.verify_specs import parse_verification
 
@@ -51,6 +61,9 @@ def scan(
     name: str | None = None,
     include: str | None = None,
     limit: Count | None = None,
+    max_suspects: Whole | None = None,
+    max_share: Share | None = None,
+    max_drift: Share | None = None,
     store: str = DEFAULT_STORE,
 ) -> ScanOutcome:
     """Look for image-scaling attacks in a folder of images; what is done is not done again.
@@ -70,6 +83,9 @@ def scan(
         name: name of the run; none: the folder's.
         include: pattern of names such as train/*; only those that fit.
         limit: use the first images only.
+        max_suspects: most suspects; with more, the flow run fails once everything is written.
+        max_share: largest share of suspects among the images, from 0 to 1; as above.
+        max_drift: largest difference of that share to the last scan's, up or down; as above.
         store: folder or URL of the store.
     """
     pipeline = {
@@ -90,10 +106,13 @@ def scan(
         "fpr": fpr,
         "thresholds": thresholds,
         "benign": benign,
+        "max_suspects": max_suspects,
+        "max_share": max_share,
+        "max_drift": max_drift,
     }
     outcome = run_scan(parse_request(asked, "scan"), store)
-    if not outcome.chunk_tasks:  # otherwise it has been published as it was written
-        publish_scan(outcome.folder.name, outcome.folder)
+    if outcome.missed:
+        raise RequirementError("; ".join(outcome.missed), outcome)
     return outcome
 
 

@@ -39,11 +39,16 @@ def unmet(folder: Place, summary: dict[str, Any]) -> tuple[str, ...]:
         A line each, with value, limit, and the last run's value; none where all are met.
     """
     lines = missed(summary.get("requirements", []))
+    tell(folder, summary, lines)
+    return tuple(lines)
+
+
+def tell(folder: Place, summary: dict[str, Any], lines: Sequence[str]) -> None:
+    """Tell whoever is to be told which requirements a finished run does not meet, if any."""
     if lines:
         problem = notify(message(summary, folder, lines))
         if problem is not None:
             warn(problem)
-    return tuple(lines)
 
 
 def message(summary: dict[str, Any], folder: Place, lines: Sequence[str]) -> dict[str, Any]:

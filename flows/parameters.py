@@ -15,6 +15,8 @@ R = TypeVar("R")
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 31)]
+Whole = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
 Sides = Annotated[str, Field(pattern=r"^\s*\d+\s*x\s*\d+\s*$", examples=["224x224"])]
 Library = Literal["opencv", "pillow", "torch"]
@@ -40,6 +42,11 @@ class PurifyOptions(TypedDict, total=False):
     overwrite: Annotated[bool, Field(description="replace what others left in the folder")]
 
 
+def in_flow_run() -> bool:
+    """Whether a flow run is under way here, to which artifacts would belong."""
+    return FlowRunContext.get() is not None
+
+
 def one_run(made: Flow[P, R]) -> Callable[P, R]:
     """A flow that joins the flow run that calls it instead of starting one below it.
 
@@ -48,8 +55,7 @@ def one_run(made: Flow[P, R]) -> Callable[P, R]:
     """
 
     def joined(*args: P.args, **kwargs: P.kwargs) -> R:
-        inside = FlowRunContext.get() is not None
-        return made.fn(*args, **kwargs) if inside else made(*args, **kwargs)
+        return made.fn(*args, **kwargs) if in_flow_run() else made(*args, **kwargs)
 
     joined.__doc__, joined.__name__ = made.fn.__doc__, made.fn.__name__
     return joined

@@ -11,7 +11,7 @@ from prefect import flow
 from prefect.artifacts import create_table_artifact
 from prefect.runtime import flow_run
 
-from flows.artifacts import LISTED, artifact_key, publish_rejected
+from flows.artifacts import LISTED, artifact_key, publish_page, publish_rejected
 from flows.evaluate import Prepared, compute, prepare_root
 from flows.names import BEGUN, begun_now
 from flows.parameters import Count, PurifyOptions, Seed
@@ -171,6 +171,7 @@ def _purify(found: FolderState, ready: Prepared) -> PurifyOutcome:
         key=f"{artifact_key(bench.spec.name)}-purified",
         description=f"{summary['images']} images of {summary['source']} in {summary['out']}",
     )
+    publish_page(bench.spec.name, Path(summary["log"]), "log")
     publish_rejected(bench.spec.name, refused(found, LISTED))
     return PurifyOutcome(
         folder=found.folder,

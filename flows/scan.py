@@ -10,12 +10,21 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.artifacts import LISTED, artifact_key, publish_page, publish_rejected, publish_table
+from flows import gates
+from flows.artifacts import (
+    LISTED,
+    ProgressArtifact,
+    artifact_key,
+    publish_page,
+    publish_rejected,
+    publish_table,
+)
 from flows.evaluate import Outcome, Prepared, compute, look_up, prepare_root
 from flows.names import BEGUN, begun_now
-from flows.parameters import one_run
+from flows.parameters import in_flow_run, one_run
 from flows.scan_page import render
 from storage.files import Place, exclusive
+from tasks import scan_gate
 from tasks.budget import check_budget
 from tasks.decision import Decision, Rule, calibrated_detectors, matched
 from tasks.errors import SpecError
@@ -23,7 +32,6 @@ from tasks.families import dataset_word
 from tasks.outputs import finished, rejected_rows
 from tasks.scan import (
     CALIBRATION,
-    SCAN,
     made_from,
     summary_of,
     worst,
@@ -59,6 +67,8 @@ class ScanOutcome:
     chunk_tasks: int
     chunks: int
     seconds: dict[str, float]
+    missed: tuple[str, ...] = ()
+    """Limits that are not kept."""
 
 
 def run_scan(
@@ -70,7 +80,8 @@ def run_scan(
 ) -> ScanOutcome:
     """Score every image of a folder and decide which are suspect; what is done is not done again.
 
-    With benign images, these are scored first, and thresholds are set on them.
+    With benign images, these are scored first, and thresholds are set on them. Limits that are not
+    kept are in the outcome; within a flow run, they are published.
 
     Raises:
         SpecError, StorageError, BudgetError: saying what is wrong, in one sentence.
@@ -93,15 +104,21 @@ def run_scan(
         outcome = _run(
             bench,
             store,
-            SCAN,
+            scan_gate.SCAN,
             made_from(**decision.identity),
             lambda state: write_scan(state, decision, render),
         )
     parts = [*before, outcome]
     kinds = dict.fromkeys(kind for part in parts for kind in part.seconds)
+    held = scan_gate.held(outcome.folder, outcome.summary, request)
+    missed = scan_gate.missed(held)
+    if in_flow_run():
+        gates.publish(held)
+    gates.tell(outcome.folder, held, missed)
     return ScanOutcome(
         folder=outcome.folder,
         summary=outcome.summary,
+        missed=tuple(missed),
         chunk_tasks=sum(part.chunk_tasks for part in parts),
         chunks=sum(part.chunks for part in parts),
         seconds={kind: sum(part.seconds.get(kind, 0.0) for part in parts) for kind in kinds},
@@ -182,6 +199,9 @@ def _run(
     state = ready.state
     folder = bench.store.run(bench.spec.name)
     if finished(state, more):
+        if in_flow_run():
+            ProgressArtifact(bench.spec.name, state)
+            _publish(ready)
         return ScanOutcome(folder, summary_of(state, summary), 0, state.total, {})
     check_budget(bench, state)
     _prepared[(ready.spec, store)] = ready, write
@@ -215,14 +235,16 @@ def scan(spec: str, store: str) -> Outcome:
         outcome = compute(ready, write)
     finally:
         del _prepared[(spec, store)]
-    publish_scan(ready.bench.spec.name, outcome.folder)
-    publish_rejected(ready.bench.spec.name, rejected_rows(ready.state).to_pylist())
+    _publish(ready)
     return outcome
 
 
-def publish_scan(name: str, folder: Place) -> None:
-    """Publish the suspects of a scan and a link to its page, if it was one and no calibration."""
+def _publish(ready: Prepared) -> None:
+    """Publish what is left: rejected files, and of a scan its suspects and a link to its page."""
+    name = ready.bench.spec.name
+    folder = ready.bench.store.run(name)
     page = folder / "scan.html"
+    publish_rejected(name, rejected_rows(ready.state).to_pylist())
     if page.is_file():
         publish_page(name, page)
         suspects = worst(folder, LISTED)

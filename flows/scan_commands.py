@@ -80,6 +80,17 @@ def scan(
     name: NameOption = None,
     include: IncludeOption = None,
     limit: LimitOption = None,
+    max_suspects: Annotated[
+        int | None, typer.Option("--max-suspects", help="Exit code 7 with more suspects.")
+    ] = None,
+    max_share: Annotated[
+        float | None,
+        typer.Option("--max-share", help="Exit code 7 with a larger share of suspects, 0 to 1."),
+    ] = None,
+    max_drift: Annotated[
+        float | None,
+        typer.Option("--max-drift", help="Exit code 7 if that share is further from the last."),
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
     wait: WaitOption = True,
     fail: Annotated[
@@ -92,11 +103,13 @@ def scan(
     asked |= {"include": include, "limit": limit}
     asked |= {"detectors": detectors or [], "rule": rule, "fpr": fpr}
     asked |= {"thresholds": thresholds, "benign": benign}
+    asked |= {"max_suspects": max_suspects, "max_share": max_share, "max_drift": max_drift}
 
     def action() -> None:
         from flows import engine
 
         engine.settle()
+        from flows.requirements import raise_unmet
         from flows.scan import run_scan
         from tasks.scan_specs import parse_request
 
@@ -105,6 +118,7 @@ def scan(
             print_json(_in_json(outcome))
         else:
             _print_scan(outcome)
+        raise_unmet(outcome.missed)
         raise typer.Exit(Exit.DAMAGE if fail and outcome.summary["suspects"] else Exit.DONE)
 
     guarded(action)

@@ -18,7 +18,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
 from flows import embedded
-from flows.artifacts import artifact_key
+from flows.artifacts import artifact_key, publish_page
 from flows.names import BEGUN, run_name
 from flows.train_progress import TrainProgress
 from storage.files import check_writable, exclusive
@@ -190,18 +190,26 @@ def train(
             opened.check_images()
             done = _finished(opened)
         if done is not None:
+            _publish(opened, done.card)
             return done
         # the store stays free for other runs while epochs are trained
         with exclusive(opened.store.stage(opened.fingerprint)):
             trained = _train_epochs(opened, call, progress)
             with exclusive(opened.store.root):
                 card = export_weights.with_options(retries=retries)(call)
+    _publish(opened, card)
+    return _outcome(opened, trained, card)
+
+
+def _publish(opened: Trainer, card: Card) -> None:
+    """Publish the card of a finished training with its figures, and a link to its file."""
+    name = opened.spec.name
     create_markdown_artifact(
         markdown=in_words(card),
-        key=f"{artifact_key(opened.spec.name)}-card",
-        description=f"Model card of {opened.spec.name}",
+        key=f"{artifact_key(name)}-card",
+        description=f"Model card of {name}",
     )
-    return _outcome(opened, trained, card)
+    publish_page(name, opened.outputs / "card.md", "model card")
 
 
 def _train_epochs(opened: Trainer, call: Call, progress: TrainProgress) -> int:

@@ -11,13 +11,14 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
+from flows.artifacts import ProgressArtifact, publish_page, publish_rejected
 from flows.evaluate import Outcome, Prepared, compute, look_up, prepare_root
 from flows.names import BEGUN, begun_now
-from flows.parameters import one_run
+from flows.parameters import in_flow_run, one_run
 from storage.files import Place, exclusive
 from tasks.budget import check_budget
 from tasks.families import dataset_word
-from tasks.outputs import finished
+from tasks.outputs import finished, rejected_rows
 from tasks.verify import VERIFY, Verification
 from tasks.verify_specs import VerifyRequest
 from tasks.workbench import workbench
@@ -63,6 +64,9 @@ def run_verification(
         asked.check(bench)
         state, folder = ready.state, bench.store.run(bench.spec.name)
         if finished(state, asked.identity):
+            if in_flow_run():
+                ProgressArtifact(bench.spec.name, state)
+                _publish(ready)
             content = json.loads((folder / VERIFY).read_bytes())
             return VerifyOutcome(folder, content, 0, state.total)
         check_budget(bench, state)
@@ -93,6 +97,15 @@ def verify_faces(spec: str, store: str) -> Outcome:
     """
     ready, asked = _prepared[(spec, store)]
     try:
-        return compute(ready, asked.write)
+        outcome = compute(ready, asked.write)
     finally:
         del _prepared[(spec, store)]
+    _publish(ready)
+    return outcome
+
+
+def _publish(ready: Prepared) -> None:
+    """Publish a link to the curves of a finished verification, and its rejected files."""
+    name = ready.bench.spec.name
+    publish_page(name, ready.bench.store.run(name) / "roc.svg", "ROC curves")
+    publish_rejected(name, rejected_rows(ready.state).to_pylist())

@@ -38,14 +38,23 @@ def requirement_results(
     found = record(folder, previous, content)
     if not require:
         return {}
-    last = None
-    if found is not None:
-        name, entry = found
-        last = {
-            "name": name,
-            "replaced": entry["replaced"],
-            "dataset": entry["dataset"]["digest"],
-            "model": entry["model"],
-        }
     rows = None if found is None else found[1]["rows"]
-    return {"requirements": judged(require, content["rows"], rows), "last": last}
+    judgement = judged(require, content["rows"], rows)
+    return {"requirements": judgement, "last": compared_with(found)}
+
+
+def compared_with(found: tuple[str, dict[str, Any]] | None) -> dict[str, Any] | None:
+    """What is said of the run that another one is compared with.
+
+    Args:
+        found: name and content of its entry in the history, None where there is none.
+    """
+    if found is None:
+        return None
+    name, entry = found
+    return {
+        "name": name,
+        "replaced": entry["replaced"],
+        "dataset": entry["dataset"]["digest"],
+        "model": entry["model"],
+    }

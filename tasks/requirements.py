@@ -317,7 +317,7 @@ def missed(results: Sequence[dict[str, Any]]) -> list[str]:
         for row in one["rows"]:
             if not row["passed"]:
                 text = f"require[{number}]: {title(row)}: {'; '.join(row['misses'])}"
-                said.append(text + _since(row))
+                said.append(text + since(row))
     return said
 
 
@@ -338,7 +338,8 @@ def where(row: Row) -> str:
     return " · ".join(parts)
 
 
-def _since(row: Row) -> str:
+def since(row: Row) -> str:
+    """The last run's value and the difference to it, in brackets; empty without a last run."""
     if row["difference"] is None:
         return ""
     return f" (last run {_number(row['last'])}, difference {row['difference']:+.4g})"

@@ -20,7 +20,9 @@ from storage.scores import read_rows, write_rows
 from tasks.columns import Columns
 from tasks.decision import Decision, Rule, calibrate
 from tasks.errors import SpecError
+from tasks.history import record
 from tasks.outputs import begin_outputs, end_outputs, references, rejected_rows, write_json
+from tasks.scan_gate import SCAN, as_run, lying
 from tasks.specs import label_of
 from tasks.survey import Survey
 from tasks.thresholds import FILE as THRESHOLDS
@@ -28,7 +30,7 @@ from tasks.thresholds import write_thresholds
 
 RULES = 1
 """Version of what the outputs hold; raising it rewrites them."""
-SCAN, CALIBRATION = "scan.json", "calibration.json"
+CALIBRATION = "calibration.json"
 COMMON = ("rejected.parquet", THRESHOLDS, "stages.json")
 ABOUT = ("id", "name", "height", "width")
 
@@ -57,6 +59,7 @@ def write_scan(state: Survey, decision: Decision, page: Page) -> dict[str, Any]:
     """
     folder = state.bench.store.run(state.bench.spec.name)
     names = [*COMMON, SCAN, "scan.parquet", "suspects.csv", "scan.html"]
+    earlier = lying(folder)
     begin_outputs(folder, names)
     rejected = rejected_rows(state)
     table = scan_table(usable_columns(state, rejected), decision)
@@ -73,6 +76,7 @@ def write_scan(state: Survey, decision: Decision, page: Page) -> dict[str, Any]:
         "detectors": _detectors(state, table, decision),
         "spec": state.bench.spec.model_dump(mode="json"),
     }
+    record(folder, earlier, as_run(content))
     write_rows(folder / "scan.parquet", table)
     write_rows(folder / "rejected.parquet", rejected)
     write_atomic(folder / "suspects.csv", _csv(suspects))

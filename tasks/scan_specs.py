@@ -39,6 +39,11 @@ class ScanRequest(Strict):
     fpr: float | None = Field(default=None, gt=0, lt=1, description="rate to calibrate for")
     thresholds: Path | None = Field(default=None, description="thresholds of a run")
     benign: Path | None = Field(default=None, description="folder or zip to calibrate on")
+    max_suspects: int | None = Field(default=None, ge=0, description="most suspects")
+    max_share: float | None = Field(default=None, ge=0, le=1, description="largest share of them")
+    max_drift: float | None = Field(
+        default=None, ge=0, le=1, description="largest difference of that share to the last scan's"
+    )
 
     @property
     def folder(self) -> Path:

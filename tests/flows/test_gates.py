@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ from tasks.requirements import judged
 from tests import toy
 from tests.tasks.test_requirements import ATTACK, requirement, row
 
+ROOT = Path(__file__).resolve().parents[2]
 MET = {"metric": "accuracy", "min": 0.01}
 BROKEN = {"metric": "accuracy", "attack": "pgd", "purifier": "median", "min": 0.9, "drift": 0.5}
 SMALL: dict[str, Any] = {
@@ -205,6 +208,39 @@ def test_what_a_scored_defence_misses_is_an_error() -> None:
     raise_unmet(())
     with pytest.raises(RequirementError, match="first; second"):
         raise_unmet(("first", "second"))
+
+
+def test_the_automation_of_the_docs_is_one_that_prefect_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The code is run, but for what would reach a server; that is given to the server's models."""
+    from prefect.automations import Automation
+    from prefect.blocks.webhook import Webhook
+    from prefect.server.events.schemas.automations import AutomationCore, EventTrigger
+    from prefect.server.utilities.user_templates import render_user_template_sync
+
+    text = (ROOT / "docs/gates.md").read_text()
+    [code] = [one for one in re.findall(r"```python\n(.*?)```", text, re.S) if "Automation" in one]
+    saved: list[Any] = []
+    made: list[Automation] = []
+    block = "0a1b2c3d-0000-4000-8000-000000000000"
+    monkeypatch.setattr(Webhook, "save", lambda hook, *name, **more: saved.append(hook) or block)
+    monkeypatch.setattr(Automation, "create", lambda found: made.append(found))
+    monkeypatch.setattr("sys.argv", ["automation.py", "https://chat.example/secret"])
+    exec(compile(code, "gates.md", "exec"), {})
+    assert saved[0].url.get_secret_value() == "https://chat.example/secret"
+    found = AutomationCore.model_validate(made[0].model_dump(mode="json", exclude_unset=True))
+    assert isinstance(found.trigger, EventTrigger)
+    assert found.trigger.expects("prefect.flow-run.Failed")
+    assert not found.trigger.expects("prefect.flow-run.Completed")
+    [action] = found.actions
+    assert str(action.block_document_id) == block
+    run = SimpleNamespace(name="nightly/shapes", state=SimpleNamespace(message='value "0.3"\nlow'))
+    sent = json.loads(render_user_template_sync(action.payload, {"flow_run": run}))
+    assert sent == {"text": 'nightly/shapes: value "0.3"\nlow'}
+    related = found.trigger.match_related
+    assert related["prefect.resource.id"] == ["prefect.tag.evaluate"]
+    assert related["prefect.resource.role"] == ["tag"]
 
 
 @pytest.mark.slow

@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,6 +29,7 @@ from storage.files import exclusive
 from tasks.encoding import Picture
 from tasks.families import content_of, dataset_word, families
 from tasks.pictures import Strip
+from tasks.spec_files import load_spec
 from tests.flows.test_cli import invoke, one_line
 from tests.toy import write_spec
 
@@ -124,10 +124,19 @@ def test_paths_that_a_deployment_is_given_are_there(name: str) -> None:
             assert (ROOT / given[parameter]).exists()
 
 
-def test_schedules_are_there_and_switched_off() -> None:
+def test_schedules_are_there_switched_off_and_have_limits() -> None:
     schedules = {name: one["schedules"] for name, one in DEPLOYMENTS.items() if "schedules" in one}
     assert set(schedules) == {"evaluate", "scan"}
     assert all(one["active"] is False for listed in schedules.values() for one in listed)
+    for name, listed in schedules.items():
+        for one in listed:
+            given = {**DEPLOYMENTS[name]["parameters"], **one["parameters"]}
+            flow_of(name).validate_parameters(given)
+            if name == "evaluate":
+                required = load_spec(ROOT / given["spec"]).require
+                assert any(spec.drift is not None for spec in required)
+            else:
+                assert {"max_share", "max_drift"} <= set(given)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -176,25 +185,6 @@ def test_a_run_is_named_by_specification_images_and_date(
         "flows.names.runtime.flow_run.get_parameters", lambda: {"spec": "gone.yaml"}
     )
     assert run_name().startswith("gone/images/")
-
-
-@pytest.mark.parametrize(
-    ("flow", "given", "expected"),
-    [
-        ("scan", {"path": "incoming", "target": "12x12"}, ("scaling",)),
-        ("verify-faces", {"pairs": "pairs.csv", "dataset": "faces"}, ("face",)),
-        ("purify", {"source": "photos", "options": {"pipeline": {"target": "8x8"}}}, ("scaling",)),
-        ("purify", {"source": "photos", "options": None}, ()),
-        ("evaluate", {"spec": str(ROOT / "examples/iqa.yaml")}, ("quality",)),
-    ],
-)
-def test_runs_are_tagged_by_flow_and_family(
-    flow: str, given: dict[str, Any], expected: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[tuple[str, ...]] = []
-    monkeypatch.setattr(names, "add_tags", lambda run, found: made.append(found))
-    names.tag_run(SimpleNamespace(name=flow), SimpleNamespace(parameters=given), None)
-    assert made == [(flow, *expected)]
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
