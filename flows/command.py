@@ -14,7 +14,14 @@ import typer
 DEFAULT_STORE = "image-defender-store"
 
 SpecArgument = Annotated[Path, typer.Argument(help="Specification file (YAML).", metavar="SPEC")]
-StoreOption = Annotated[str, typer.Option("--store", help="Folder or file:// URL of the store.")]
+StoreOption = Annotated[
+    str,
+    typer.Option(
+        "--store",
+        help="Folder of the store, or its file://, s3://, gs:// or az:// URL; train, sweep and "
+        "purify need a folder.",
+    ),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change a field: key=value, dotted keys.", metavar="KEY=VALUE"),
