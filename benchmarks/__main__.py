@@ -13,6 +13,7 @@ from flows import engine
 engine.settle()
 
 from benchmarks import (  # noqa: E402
+    app,
     attack_speed,
     conformance,
     ddrm,
@@ -39,8 +40,9 @@ BENCHMARKS = {
     "conformance": conformance.run,
     "startup": startup.run,
     "watch": watch.run,
+    "app": app.run,
 }
-ASKED_FOR = ("ddrm-256", "conformance", "overhead", "scale")
+ASKED_FOR = ("ddrm-256", "conformance", "overhead", "scale", "app")
 """What runs only where it is named."""
 
 

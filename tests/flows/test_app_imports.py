@@ -1,4 +1,4 @@
-"""The app does without what its executable leaves out."""
+"""The app does without what its executable leaves out, and asks no server for anything."""
 
 from __future__ import annotations
 
@@ -25,6 +25,12 @@ sys.meta_path.insert(0, Without())
 import importlib.util
 found = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *more: None if name in OUT else found(name, *more)
+
+def refuse(event, given):
+    if event in ("socket.connect", "socket.getaddrinfo"):
+        raise AssertionError(f"{event} {given}")
+
+sys.addaudithook(refuse)
 from flows.app import browse_page, server, try_page
 from flows.app.try_form import Form
 from tasks.preview import Preview
@@ -46,7 +52,7 @@ assert not OUT & set(sys.modules)
 """
 
 
-def test_it_runs_without_prefect_torchvision_and_extras() -> None:
+def test_it_runs_without_prefect_torchvision_extras_and_network() -> None:
     done = subprocess.run(
         [sys.executable, "-c", STEPS], cwd=ROOT, capture_output=True, text=True, timeout=280
     )
