@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -14,6 +15,12 @@ from defender.training_parts import average_into, one_cycle
 
 BatchLoss = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 """Loss of a batch, from its two tensors and a source of the random numbers of this step."""
+
+Rate = Callable[[int], float]
+"""Learning rate of a step, counted from 0."""
+
+Share = Callable[[str], float]
+"""Factor of the learning rate of a parameter, by its name."""
 
 
 class AdamRecipe(Protocol):
@@ -54,6 +61,8 @@ def fit_with_adam(
     steps_per_epoch: int,
     seed: int,
     state: TrainingState | None = None,
+    rate_of: Rate | None = None,
+    share_of: Share = lambda name: 1.0,
 ) -> Iterator[TrainingState]:
     """Train ``model`` in place and yield a state after each epoch.
 
@@ -66,6 +75,8 @@ def fit_with_adam(
         steps_per_epoch: number of batches in an epoch.
         seed: seed of the random numbers of all steps.
         state: a state yielded before; training goes on after it, to the same end.
+        rate_of: learning rate of a step; none: the one-cycle rate of the recipe.
+        share_of: factor of that rate for a parameter; one with a factor of 0 stays as it is.
 
     Raises:
         FloatingPointError: when the loss is not finite.
@@ -75,7 +86,8 @@ def fit_with_adam(
     1711.05101.
     """
     state = state or TrainingState()
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad and share_of(n)]
+    parameters, shares = [p for _, p in trained], [share_of(name) for name, _ in trained]
     optimisers = [Adam(p, step_size=0.0) for p in parameters]
     if state.epoch:
         model.load_state_dict(state.weights)
@@ -86,6 +98,8 @@ def fit_with_adam(
         state.average = {k: v.clone() for k, v in model.state_dict().items()}
         state.momentum = [m for adam in optimisers for m in (adam.first, adam.second)]
     total = steps_per_epoch * recipe.epochs
+    if rate_of is None:
+        rate_of = partial(one_cycle, steps=total, peak=recipe.peak_lr, warmup=recipe.warmup)
     while state.epoch < recipe.epochs:
         model.train()
         loss_sum, seen = 0.0, 0
@@ -96,8 +110,9 @@ def fit_with_adam(
             if not torch.isfinite(loss):
                 raise FloatingPointError(f"training loss is {loss.item()} at step {step}")
             gradients = torch.autograd.grad(loss, parameters)
-            rate = one_cycle(step, total, recipe.peak_lr, recipe.warmup)
-            _update(parameters, gradients, optimisers, rate, recipe.weight_decay)
+            rate = rate_of(step)
+            rates = [rate * share for share in shares]
+            _update(parameters, gradients, optimisers, rates, recipe.weight_decay)
             average_into(state.average, model, step, recipe.average_decay)
             loss_sum += loss.item() * len(targets)
             seen += len(targets)
@@ -112,10 +127,12 @@ def _update(
     parameters: list[nn.Parameter],
     gradients: tuple[Tensor, ...],
     optimisers: list[Adam],
-    rate: float,
+    rates: list[float],
     weight_decay: float,
 ) -> None:
-    for parameter, gradient, adam in zip(parameters, gradients, optimisers, strict=True):
+    for parameter, gradient, adam, rate in zip(
+        parameters, gradients, optimisers, rates, strict=True
+    ):
         adam.step_size = rate
         if parameter.ndim > 1:
             parameter.mul_(1 - rate * weight_decay)

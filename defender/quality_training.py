@@ -12,13 +12,19 @@ from torch import Tensor, nn
 from defender.adam_training import fit_with_adam
 from defender.augmentation import crop, mirror
 from defender.losses import norm_in_norm
+from defender.recipes import Recipe, later
 from defender.training import Batches, TrainingState
 from defender.training_parts import autocast
 
+SCHEDULES = ("one-cycle", "steps")
 
-@dataclass(frozen=True)
-class QualityTraining:
-    """Adam with decoupled weight decay on a one-cycle rate, and the Norm-in-Norm loss.
+_BACKBONE = "features"
+"""Name of the backbone among the parts of the network."""
+
+
+@dataclass(frozen=True, repr=False)
+class QualityTraining(Recipe):
+    """Adam with decoupled weight decay, and the Norm-in-Norm loss.
 
     The loss is ``l(final) + level_weight (l(level 6) + l(level 7))``, divided by the sum of the
     weights, with ``l`` as :func:`defender.losses.norm_in_norm`. It leaves scale and offset of the
@@ -27,9 +33,10 @@ class QualityTraining:
 
     Args:
         epochs: passes over the data.
-        peak_lr: learning rate at the top of the cycle, reached after ``warmup`` of the steps and
-            then lowered along a cosine to zero.
-        warmup: share of the steps before the peak.
+        peak_lr: the highest learning rate. With the schedule ``one-cycle`` it is reached after
+            ``warmup`` of the steps and then lowered along a cosine to zero; with ``steps`` it is
+            the first rate.
+        warmup: share of the steps before the peak; ``one-cycle`` only.
         weight_decay: share by which convolution and linear weights shrink in a step, times the
             learning rate.
         crop: side of the square that is cut out of each image; 0 takes whole images.
@@ -39,12 +46,22 @@ class QualityTraining:
         level_weight: weight of the losses of levels 6 and 7.
         average_decay: decay of the exponential moving average of the weights that is shipped.
         precision: ``fp32`` or ``bf16`` (autocast; weights stay float32).
+        backbone_rate: factor of the learning rate for the convolutional backbone, which the
+            published recipe sets to 0.1; 0 leaves its weights as they are.
+        schedule: ``one-cycle`` or ``steps``.
+        step_epochs: epochs after which the rate is multiplied by ``decay``, again and again;
+            ``steps`` only.
+        decay: factor of the rate; ``steps`` only.
+
+    Raises:
+        ValueError: for an unknown schedule.
 
     Source: D. Li, T. Jiang, M. Jiang, "Norm-in-Norm Loss with Faster Convergence and Better
     Performance for Image Quality Assessment", ACM MM 2020, arXiv 2008.03889.
-    Differs: from random weights, on a one-cycle rate, with decoupled decay (I. Loshchilov,
-    F. Hutter, "Decoupled Weight Decay Regularization", 2019, arXiv 1711.05101), on crops, and
-    with averaged weights.
+    Differs: by default on a one-cycle rate, with decoupled decay (I. Loshchilov, F. Hutter,
+    "Decoupled Weight Decay Regularization", 2019, arXiv 1711.05101), mirrored, and with averaged
+    weights; every one of these can be set as published. The weights are those after the last
+    epoch, where the authors keep the epoch that is best on validation images.
     """
 
     epochs: int = 30
@@ -58,6 +75,17 @@ class QualityTraining:
     level_weight: float = 0.1
     average_decay: float = 0.998
     precision: str = "fp32"
+    backbone_rate: float = later(1.0)
+    schedule: str = later("one-cycle")
+    step_epochs: int = later(10)
+    decay: float = later(0.1)
+
+    def __post_init__(self) -> None:
+        """Check the schedule."""
+        if self.schedule not in SCHEDULES:
+            raise ValueError(
+                f"schedule: expected one of {', '.join(SCHEDULES)}, got {self.schedule!r}"
+            )
 
     def fit(
         self,
@@ -89,8 +117,19 @@ class QualityTraining:
             with autocast(self.precision):
                 return self.loss(model, images, labels)
 
+        def stepped(step: int) -> float:
+            return self.peak_lr * self.decay ** (step // steps_per_epoch // self.step_epochs)
+
         return fit_with_adam(
-            self, batches, model, loss_of, steps_per_epoch=steps_per_epoch, seed=seed, state=state
+            self,
+            batches,
+            model,
+            loss_of,
+            steps_per_epoch=steps_per_epoch,
+            seed=seed,
+            state=state,
+            rate_of=stepped if self.schedule == "steps" else None,
+            share_of=lambda name: self.backbone_rate if _BACKBONE in name.split(".") else 1.0,
         )
 
     def loss(self, model: Any, images: Tensor, labels: Tensor) -> Tensor:

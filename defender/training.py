@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from defender.augmentation import augment
 from defender.models.classifiers import Normalised
+from defender.recipes import Recipe, later
 from defender.scaling import Pipeline
 from defender.training_parts import autocast, average_into, one_cycle
 
@@ -42,11 +43,6 @@ class TrainingState:
         return self.average
 
 
-def _later(default: Any) -> Any:
-    """A parameter that older trainings did not have: their name does not tell its default."""
-    return field(default=default, metadata={"later": True})
-
-
 def through_one(
     images: Tensor, pipelines: Sequence[Pipeline], generator: torch.Generator
 ) -> Tensor:
@@ -70,7 +66,7 @@ def through_one(
 
 
 @dataclass(frozen=True, repr=False)
-class ClassifierTraining:
+class ClassifierTraining(Recipe):
     """Stochastic gradient descent with Nesterov momentum on a one-cycle learning rate.
 
     Args:
@@ -105,24 +101,14 @@ class ClassifierTraining:
     cutout: int = 8
     average_decay: float = 0.998
     precision: str = "fp32"
-    rotation: float = _later(0.0)
-    zoom: float = _later(0.0)
-    gamma: float = _later(0.0)
-    contrast: float = _later(0.0)
-    brightness: float = _later(0.0)
-    class_weights: str = _later("equal")
-    stretch: float = _later(0.0)
-    mixup: float = _later(0.0)
-
-    def __repr__(self) -> str:
-        """The parameters as a call, without later ones that are at their default."""
-        values = {f.name: (f, getattr(self, f.name)) for f in fields(self)}
-        told = (
-            f"{name}={value!r}"
-            for name, (f, value) in values.items()
-            if value != f.default or not f.metadata.get("later")
-        )
-        return f"{type(self).__name__}({', '.join(told)})"
+    rotation: float = later(0.0)
+    zoom: float = later(0.0)
+    gamma: float = later(0.0)
+    contrast: float = later(0.0)
+    brightness: float = later(0.0)
+    class_weights: str = later("equal")
+    stretch: float = later(0.0)
+    mixup: float = later(0.0)
 
     def fit(
         self,

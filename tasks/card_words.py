@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from defender.quality_labels import BEST
 from tasks.face_words import FaceWords
+from tasks.opinion_words import OpinionWords
 from tasks.prior_words import PriorWords
 from tasks.purify_words import PurifyWords
 from tasks.training_tasks import Card
@@ -159,16 +160,17 @@ trained on images that nobody attacked. It is not robust: it is there to be atta
 WORDS: dict[str, Words] = {
     "classify": ClassifierWords(),
     "quality": QualityWords(),
+    "opinions": OpinionWords(),
     "purify": PurifyWords(),
     "prior": PriorWords(),
     "face": FaceWords(),
 }
-"""The words of a card, by its task."""
+"""The words of a card, by its task, or by where labels come from."""
 
 
 def words_of(card: Card) -> Words:
     """The words of a card; cards of classifiers do not name their task."""
-    return WORDS[card.get("task", "classify")]
+    return WORDS["opinions" if "opinions" in card else card.get("task", "classify")]
 
 
 def _percent(figure: dict[str, Any]) -> str:

@@ -10,24 +10,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from defender.distortions import LEVELS
-from defender.metrics.quality import srcc
-from defender.models.linearity import Linearity
+from defender.models.linearity import (
+    Linearity,
+    convolutional,
+    torchvision_architectures,
+    torchvision_classifier,
+)
 from defender.quality_labels import least_squares_line
 from defender.quality_training import QualityTraining
 from defender.training import Batches, TrainingState
 from defender.training_parts import autocast
-from tasks.distorted_data import DistortedData
 from tasks.errors import ModelError, SpecError
-from tasks.models import freeze, load_state
-from tasks.quality_evaluation import judge, scores_of
+from tasks.models import digest_state, freeze, load_state, read_state
+from tasks.names import suggestion
+from tasks.quality_evaluation import all_scores
+from tasks.quality_labels import DistortionLabels, OpinionLabels
 from tasks.quality_models import QUALITY_MODELS, linearity_metadata, load_metric
 from tasks.subject_specs import MetricSpec
 from tasks.train_specs import QualityTrainSpec
 from tasks.training_tasks import Card, computed, portable
-
-LABELS = 1
-"""Version of the definition of labels."""
 
 TAILS = (0.01, 0.99)
 """Shares of the training images whose scores are the ends of the range."""
@@ -60,7 +61,7 @@ class TrainedMetric(nn.Module):
 
 
 class QualityTask:
-    """Photographs, their distorted versions, a metric, and how well it ranks them.
+    """Images and labels of their quality, a metric, and how well it ranks them.
 
     Args:
         spec: the validated specification.
@@ -74,11 +75,12 @@ class QualityTask:
     def __init__(self, spec: QualityTrainSpec, folder: Path, store: str) -> None:
         self.spec = spec
         self.folder = folder
-        self.data = DistortedData(spec.dataset, folder, store, "dataset", spec.distortions)
-        kinds = (*spec.distortions, *spec.unseen)
-        self.held_out = DistortedData(
-            spec.held_out, folder, store, "held_out", kinds, scale_of=self.data
-        )
+        self.labels: DistortionLabels | OpinionLabels
+        if spec.opinions is None:
+            self.labels = DistortionLabels(spec, folder, store)
+        else:
+            self.labels = OpinionLabels(spec, spec.opinions, folder, store)
+        self.data, self.held_out = self.labels.data, self.labels.held_out
         self.recipe: QualityTraining = spec.training.recipe()
 
     @property
@@ -90,15 +92,16 @@ class QualityTask:
         """The metric with its first weights, the same every time.
 
         Raises:
-            ModelError: where the specification names none.
+            ModelError: where the specification names none, or first weights that do not fit.
         """
-        shipped = QUALITY_MODELS.get(self.name)
-        if shipped is None:
-            known = ", ".join(QUALITY_MODELS)
-            raise ModelError(f"model: expected one of {known}, got {self.name!r}")
+        arch = architecture(self.name)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.spec.seed)
-            return Linearity(shipped.arch)
+            network = Linearity(arch)
+        if self.spec.initial is not None:
+            start = initial_features(arch, self.folder / self.spec.initial)
+            network.features.load_state_dict(start)
+        return network
 
     def model(self, device: torch.device) -> TrainedMetric:
         """The metric as it is trained, on the device."""
@@ -107,13 +110,14 @@ class QualityTask:
         return model
 
     def check_images(self, device: torch.device) -> None:
-        """Check that the images can be compared with their versions and suit the recipe.
+        """Check that the images have labels and suit the recipe.
 
         Raises:
             SpecError: naming the field and what was expected.
         """
         for data in (self.data, self.held_out):
-            _ = data.shape, data.rows
+            _ = data.shape
+        self.labels.check_images()
         height, width = self.data.shape[1:]
         if self.recipe.crop > min(height, width):
             raise SpecError(
@@ -122,8 +126,11 @@ class QualityTask:
             )
 
     def config(self) -> dict[str, Any]:
-        """What labels mean; the distortions are in the digest of the images."""
-        return {"task": self.kind, "labels": LABELS}
+        """What labels mean, and the weights that the training starts from."""
+        start = {}
+        if self.spec.initial is not None:
+            start = {"start": digest_state(self.network().features.state_dict())}
+        return {"task": self.kind, **self.labels.config(), **start}
 
     def fit(
         self, batches: Batches, model: nn.Module, steps: int, state: TrainingState | None
@@ -134,18 +141,10 @@ class QualityTask:
         )
 
     def look(self, model: nn.Module, device: torch.device) -> dict[str, Any]:
-        """How well a model ranks held-out images under the trained distortions."""
+        """How well a model ranks held-out images."""
         model.eval()
         with autocast(self.recipe.precision):
-            scores = scores_of(model, self.held_out, torch.device("cpu"), self.spec.distortions)
-        chosen = self.held_out.of_kinds(self.spec.distortions)
-        labels = self.held_out.labels.view_as(scores)
-        value = srcc(scores[:, chosen].flatten().numpy(), labels[:, chosen].flatten().numpy())
-        # a model that says the same of every image ranks nothing
-        return {
-            "srocc": value if math.isfinite(value) else 0.0,
-            "n": int(chosen.sum()) * len(scores),
-        }
+            return self.labels.look(model)
 
     def seen(self, look: dict[str, Any]) -> float:
         """Spearman's rank correlation."""
@@ -159,27 +158,71 @@ class QualityTask:
         network = self.network()
         load_state(network, tensors, "average")
         freeze(network, device)
-        raw = scores_of(network.raw, self.data, device).flatten()
+        raw = all_scores(network.raw, self.data, device)
         k, b = least_squares_line(raw, self.data.labels)
         scores = k * raw.double() + b
         low, high = torch.quantile(scores, torch.tensor(TAILS, dtype=torch.float64)).tolist()
-        return tensors, linearity_metadata(k, b, (round(low, 2), round(high, 2)))
+        # two decimals of scores from 0 to 100, more where the scale is shorter than 1
+        digits = max(2, 2 - math.floor(math.log10(high - low))) if high > low else 2
+        return tensors, linearity_metadata(k, b, (round(low, digits), round(high, digits)))
 
     def judged(self, path: Path, device: torch.device) -> Card:
-        """How well the exported file ranks the held-out images."""
+        """How well the exported file does on the held-out images."""
         source = MetricSpec(name=self.name, weights=str(path.resolve()))
         loaded = load_metric(source, self.folder, device)
         metric = loaded.metric
         if not isinstance(metric, Linearity):
             raise ModelError(f"model: expected a Linearity metric, got {metric!r}")
-        scores = scores_of(loaded, self.held_out, device)
         return {
             "digest": loaded.digest,
             "calibration": {"k": metric.k, "b": metric.b, "score_range": list(loaded.score_range)},
-            **judge(scores, self.held_out, self.spec.distortions, self.spec.unseen),
+            **self.labels.judged(loaded, device),
             "recipe": {
                 **self.spec.training.model_dump(),
-                "distortions": ", ".join(self.spec.distortions),
-                "levels": len(LEVELS),
+                **self.labels.recipe(),
+                **({} if self.spec.initial is None else {"start": self.spec.initial}),
             },
         }
+
+
+def architecture(name: str) -> str:
+    """The architecture of a metric that can be trained, as :class:`Linearity` names it.
+
+    Raises:
+        ModelError: listing the metrics, for any other name.
+    """
+    shipped = QUALITY_MODELS.get(name)
+    if shipped is not None:
+        return shipped.arch
+    kind, _, arch = name.partition(":")
+    if kind == "linearity" and arch == "small":
+        return arch
+    try:
+        known = torchvision_architectures()
+    except ImportError as error:
+        raise ModelError(f"model: {name} needs the package torchvision: {error}") from None
+    if kind != "linearity" or arch not in known:
+        names = [*QUALITY_MODELS, *(f"linearity:{one}" for one in known)]
+        raise ModelError(
+            f"model: expected one of {', '.join(names)}, got {name!r}{suggestion(name, names)}"
+        )
+    return arch
+
+
+def initial_features(arch: str, path: Path) -> dict[str, Tensor]:
+    """The weights of a backbone, from the public file of its classifier.
+
+    Args:
+        arch: architecture of the metric.
+        path: state dict of torchvision's classifier of that name, its last layer included.
+
+    Raises:
+        ModelError: where the file is absent, holds more than tensors, or is of another network;
+            the text names the first tensor that does not fit.
+    """
+    if arch == "small":
+        raise ModelError("initial: expected none beside linearity-small, which torchvision lacks")
+    with torch.random.fork_rng(devices=[]):
+        classifier = torchvision_classifier(arch)
+    load_state(classifier, read_state(path, "initial"), str(path), "initial")
+    return convolutional(classifier).state_dict()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -14,12 +14,12 @@ from defender.diffusion.schedule import NoiseSchedule
 from defender.distortions import DISTORTIONS, TRAINED
 from defender.prior_training import PriorTraining
 from defender.purifier_training import PurifierTraining
-from defender.quality_training import QualityTraining
 from defender.scaling import Pipeline
 from defender.spelling import parse_number
 from defender.training import ClassifierTraining
 from tasks.errors import SpecError
 from tasks.names import suggestion
+from tasks.quality_specs import Grown, OpinionsSpec, QualityRecipeSpec
 from tasks.spec_files import override, parse, read_content
 from tasks.specs import AttackSpec, DatasetSpec, PipelineSpec, RunName
 from tasks.subject_specs import Deviations, EncoderSpec, MetricSpec, ModelSpec, Strict
@@ -145,31 +145,17 @@ class TrainSpec(TrainingSpec):
         return tuple(spec.pipeline() for spec in self.pipeline)
 
 
-class QualityRecipeSpec(Strict):
-    """The recipe: the parameters of :class:`defender.quality_training.QualityTraining`."""
+class QualityTrainSpec(Grown, TrainingSpec):
+    """The training of a quality metric: images to distort or with scores, a metric, a recipe.
 
-    epochs: int = Field(default=30, ge=1, le=100_000)
-    peak_lr: float = Field(default=2e-3, gt=0)
-    warmup: float = Field(default=0.15, ge=0, lt=1)
-    weight_decay: float = Field(default=0.02, ge=0)
-    crop: int = Field(default=0, ge=0, description="side of the square; 0: whole images")
-    flip: bool = True
-    p: float = Field(default=1.0, ge=1)
-    q: float = Field(default=2.0, ge=1)
-    level_weight: float = Field(default=0.1, ge=0)
-    average_decay: float = Field(default=0.998, ge=0, lt=1)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    Where the table of scores says which images are held out, ``held_out`` is ``dataset`` unless
+    it is given.
+    """
 
-    def recipe(self) -> QualityTraining:
-        """The algorithm with these parameters."""
-        return QualityTraining(**self.model_dump())
-
-
-class QualityTrainSpec(TrainingSpec):
-    """The training of a quality metric: images to distort, a metric and a recipe."""
+    LATER: ClassVar[tuple[str, ...]] = ("opinions", "initial")
 
     task: Literal["quality"]
-    model: str = Field(description="a shipped metric")
+    model: str = Field(description="linearity-small or linearity:<torchvision architecture>")
     distortions: tuple[str, ...] = Field(
         default=TRAINED, min_length=1, description="what the images suffer, at five levels each"
     )
@@ -177,6 +163,22 @@ class QualityTrainSpec(TrainingSpec):
         default=(), description="distortions of held-out images only, for the card"
     )
     training: QualityRecipeSpec = QualityRecipeSpec()
+    opinions: OpinionsSpec | None = Field(
+        default=None, description="what people said of the images, in place of distortions"
+    )
+    initial: str | None = Field(
+        default=None,
+        description="weights of the torchvision classifier to start from; none: random",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and "held_out" not in value and "dataset" in value:
+            opinions = value.get("opinions")
+            if isinstance(opinions, Mapping) and opinions.get("split") is not None:
+                return {**value, "held_out": value["dataset"]}
+        return value
 
     @field_validator("distortions", "unseen")
     @classmethod
@@ -191,6 +193,8 @@ class QualityTrainSpec(TrainingSpec):
 
     @model_validator(mode="after")
     def _once(self) -> QualityTrainSpec:
+        if self.opinions is not None and (self.distortions != TRAINED or self.unseen):
+            raise ValueError("distortions, unseen: expected none beside opinions, got some")
         named = [*self.distortions, *self.unseen]
         twice = sorted({name for name in named if named.count(name) > 1})
         if twice:

@@ -122,9 +122,14 @@ class TrainingData:
         return self._marks
 
     @property
+    def counts(self) -> list[int]:
+        """Number of usable images of each chunk."""
+        return [mark.images for mark in self.marks]
+
+    @property
     def count(self) -> int:
         """Number of usable images."""
-        return sum(mark.images for mark in self.marks)
+        return sum(self.counts)
 
     @property
     def rejected(self) -> int:
@@ -224,15 +229,15 @@ class TrainingData:
 
     def _everything(self) -> Batch:
         if self._whole is None:
-            self._whole = self._gather([i for i, mark in enumerate(self.marks) if mark.images])
+            self._whole = self._gather([i for i, count in enumerate(self.counts) if count])
         return self._whole
 
     def _windows(self, generator: torch.Generator, window_bytes: int) -> Iterator[Batch]:
-        image = int(np.prod(self.item_shape))
+        image, counts = int(np.prod(self.item_shape)), self.counts
         window: list[int] = []
         taken = 0
         for index in torch.randperm(self.chunk_count, generator=generator).tolist():
-            size = self.marks[index].images * image
+            size = counts[index] * image
             if window and taken + size > window_bytes:
                 yield self._gather(window)
                 window, taken = [], 0
@@ -243,13 +248,14 @@ class TrainingData:
             yield self._gather(window)
 
     def _gather(self, chunks: list[int]) -> Batch:
-        ends = np.cumsum([0, *(mark.images for mark in self.marks)])
-        total = sum(self.marks[index].images for index in chunks)
+        counts = self.counts
+        ends = np.cumsum([0, *counts])
+        total = sum(counts[index] for index in chunks)
         pixels = torch.empty((total, *self.item_shape), dtype=torch.uint8)
         labels = torch.empty(total, dtype=self.labels.dtype)
         start = 0
         for index in chunks:
-            stop = start + self.marks[index].images
+            stop = start + counts[index]
             pixels[start:stop] = torch.from_numpy(np.stack(self.chunk(index)))
             labels[start:stop] = self.labels[ends[index] : ends[index + 1]]
             start = stop

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.errors import SpecError
+from tasks.tables import csv_rows, text_of
 
 Whole = NDArray[np.int64]
 
@@ -109,11 +108,11 @@ def read_pairs(path: Path, protocol: str) -> PairList:
     if path.suffix == ".txt":
         if protocol != "lfw":
             raise SpecError(f"{path}: expected a CSV file for protocol {protocol}, got {path.name}")
-        rows = _classic(_text(path, data).splitlines(), path)
+        rows = _classic(text_of(path, data).splitlines(), path)
     elif protocol == "ijb":
-        rows = _rows(path, data, ("template_a", "template_b"), ("same",))
+        rows = csv_rows(path, data, ("template_a", "template_b"), ("same",))
     else:
-        rows = _rows(path, data, ("name_a", "name_b", "same"), ("fold",))
+        rows = csv_rows(path, data, ("name_a", "name_b", "same"), ("fold",))
     columns = [array("q") for _ in range(5)]
     for line, row in rows:
         where = f"{path} line {line}"
@@ -152,7 +151,7 @@ def read_templates(paths: Sequence[Path]) -> TemplateList:
     for path in paths:
         data = _read(path)
         digest.update(hashlib.sha256(data).digest())
-        for line, row in _rows(path, data, ("name", "template", "media", "person"), ()):
+        for line, row in csv_rows(path, data, ("name", "template", "media", "person"), ()):
             name, *rest = row.values()
             names.append(name)
             values = [known.number(text) for known, text in zip(numbers, rest, strict=True)]
@@ -188,6 +187,22 @@ def find_names(wanted: Iterable[str], there: Sequence[str], source: str) -> Whol
         SpecError: listing the names that are not there, or that mean several images.
     """
     written = list(wanted)
+    places = name_places(written, there)
+    for code, fault in ((-1, "that are not in the dataset"), (-2, "that mean several images")):
+        refuse(
+            [name for name, place in zip(written, places, strict=True) if place == code],
+            f"{source}: {{}} of {len(places)} names {fault}",
+        )
+    return np.array(places, dtype=np.int64)
+
+
+def name_places(written: Sequence[str], there: Sequence[str]) -> list[int]:
+    """Where images are in a dataset, by the rules of :func:`find_names`.
+
+    Returns:
+        Place of each name among those of the dataset, -1 where it is not there, -2 where it means
+        several images.
+    """
     keys = [name.replace("\\", "/").removeprefix("./") for name in written]
     exact: dict[str, int] = {}
     ends = dict.fromkeys(keys, -1)
@@ -199,13 +214,7 @@ def find_names(wanted: Iterable[str], there: Sequence[str], source: str) -> Whol
             for key in dict.fromkeys((end, _stem(end))):
                 if key in ends:
                     ends[key] = place if ends[key] == -1 else -2
-    places = [exact.get(key, ends[key]) for key in keys]
-    for code, fault in ((-1, "that are not in the dataset"), (-2, "that mean several images")):
-        refuse(
-            [name for name, place in zip(written, places, strict=True) if place == code],
-            f"{source}: {{}} of {len(places)} names {fault}",
-        )
-    return np.array(places, dtype=np.int64)
+    return [exact.get(key, ends[key]) for key in keys]
 
 
 def refuse(wrong: Sequence[str], fault: str) -> None:
@@ -235,44 +244,6 @@ def _read(path: Path) -> bytes:
         raise SpecError(
             f"expected a file of pairs or templates at {path}: {error.strerror}"
         ) from None
-
-
-def _text(path: Path, data: bytes) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise SpecError(f"{path} line {line}: expected UTF-8 text, got other bytes") from None
-
-
-def _rows(
-    path: Path, data: bytes, needed: tuple[str, ...], possible: tuple[str, ...]
-) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line and wanted columns of each row of a CSV file with a header."""
-    reader = csv.reader(StringIO(_text(path, data), newline=""))
-    header = [name.strip() for name in next(reader, [])]
-    if missing := [name for name in needed if name not in header]:
-        also = f" and perhaps {', '.join(possible)}" if possible else ""
-        raise SpecError(
-            f"{path} line 1: expected the columns {', '.join(needed)}{also}; "
-            f"{', '.join(missing)} missing in {', '.join(header) or 'nothing'}"
-        )
-    chosen = [(name, header.index(name)) for name in (*needed, *possible) if name in header]
-    try:
-        for cells in reader:
-            if not cells:
-                continue
-            line = reader.line_num
-            if len(cells) != len(header):
-                raise SpecError(
-                    f"{path} line {line}: expected {len(header)} columns, got {len(cells)}"
-                )
-            row = {name: cells[place].strip() for name, place in chosen}
-            if empty := next((name for name, text in row.items() if not text), None):
-                raise SpecError(f"{path} line {line}: {empty}: expected a value, got nothing")
-            yield line, row
-    except csv.Error as error:
-        raise SpecError(f"{path} line {reader.line_num}: {error}") from None
 
 
 def _classic(lines: Sequence[str], path: Path) -> Iterator[tuple[int, dict[str, str]]]:

@@ -75,23 +75,37 @@ def small_features(widths: tuple[int, int, int, int] = (32, 64, 128, 256)) -> nn
     return features
 
 
-def torchvision_features(arch: str) -> nn.Sequential:
-    """The convolutional children of a torchvision classifier, in a row, with random weights.
+def torchvision_architectures() -> list[str]:
+    """The names of the torchvision architectures that make a backbone."""
+    from torchvision import models
 
-    Those of a ResNet are its children without the last two (pooling and classifier); a MobileNet
-    keeps them in ``features``.
+    return [name for name in models.list_models(module=models) if name.startswith(FAMILIES)]
+
+
+def torchvision_classifier(arch: str) -> nn.Module:
+    """A torchvision classifier of a usable architecture, with random weights.
 
     Raises:
         ValueError: for an architecture of another family.
     """
     from torchvision import models
 
-    known = [name for name in models.list_models(module=models) if name.startswith(FAMILIES)]
+    known = torchvision_architectures()
     if arch not in known:
         raise ValueError(f"arch: expected small or one of {', '.join(known)}, got {arch!r}")
-    network = models.get_model(arch, weights=None)
-    children = network.features if hasattr(network, "features") else list(network.children())[:-2]
-    return nn.Sequential(*children)
+    network: nn.Module = models.get_model(arch, weights=None)
+    return network
+
+
+def convolutional(network: nn.Module) -> nn.Sequential:
+    """The convolutional children of a torchvision classifier, in a row.
+
+    Those of a ResNet are its children without the last two (pooling and classifier); a MobileNet
+    keeps them in ``features``.
+    """
+    features = getattr(network, "features", None)
+    whole = network.children() if features is None else features.children()
+    return nn.Sequential(*list(whole)[: -2 if features is None else None])
 
 
 def find_taps(
@@ -183,7 +197,7 @@ class Linearity(nn.Module):
                 raise ValueError(f"{name}: expected a finite number, got {value}")
         self.arch, self.k, self.b, self._score_range = arch, float(k), float(b), (low, high)
         self.details = Details() if small else nn.Identity()
-        self.features = small_features() if small else torchvision_features(arch)
+        self.features = small_features() if small else convolutional(torchvision_classifier(arch))
         seen = Details.channels if small else 3
         self.taps, (channels6, channels7) = find_taps(self.features, seen)
         widths = (256, 128, 64) if small else (1024, 256, 64)

@@ -140,6 +140,64 @@ def test_images_are_cropped_and_mirrored_and_nothing_else(side: int) -> None:
         assert len({image.contiguous().numpy().tobytes() for image in seen}) > 4
 
 
+def test_rates_are_those_of_torch_with_groups_and_steps() -> None:
+    recipe = QualityTraining(
+        epochs=4,
+        peak_lr=1e-3,
+        weight_decay=0.0,
+        flip=False,
+        average_decay=0.0,
+        backbone_rate=0.1,
+        schedule="steps",
+        step_epochs=2,
+        decay=0.2,
+    )
+    *_, state = train(recipe)
+    model = network().train()
+    backbone = list(model.features.parameters())
+    heads = [p for name, p in model.named_parameters() if not name.startswith("features.")]
+    optimiser = torch.optim.Adam([{"params": heads}, {"params": backbone, "lr": 1e-4}], lr=1e-3)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimiser, step_size=2, gamma=0.2)
+    for epoch in range(4):
+        for pixels, labels in pictures(epoch):
+            optimiser.zero_grad()
+            images = (pixels.float() / 255).contiguous(memory_format=torch.channels_last)
+            recipe.loss(model, images, labels).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+        scheduler.step()
+    assert len(scheduler.get_last_lr()) == 2
+    expected, first = model.state_dict(), network().state_dict()
+    for name in ("features.4.0.conv1.weight", "dr6.0.weight", "regression.weight"):
+        change = (expected[name] - first[name]).abs().max()
+        assert change > 0
+        # rounding errors grow over sixteen steps of Adam, but not to what another rate would do
+        torch.testing.assert_close(state.weights[name], expected[name], rtol=0, atol=0.02 * change)
+        assert torch.equal(state.average[name], state.weights[name])
+
+
+def test_a_backbone_at_rate_0_stays_and_heads_learn() -> None:
+    recipe = QualityTraining(epochs=1, backbone_rate=0.0)
+    *_, state = train(recipe)
+    first = network().state_dict()
+    same = {name for name, value in first.items() if torch.equal(state.weights[name], value)}
+    weights = {name for name, _ in network().named_parameters()}
+    assert same & weights == {name for name in weights if name.startswith("features.")}
+
+
+def test_a_rate_of_steps_goes_on_to_the_same_bits() -> None:
+    recipe = QualityTraining(epochs=2, schedule="steps", step_epochs=1, backbone_rate=0.1)
+    states = train(recipe)
+    kept = stored(next(states))
+    *_, expected = states
+    *_, found = train(recipe, kept)
+    assert all(torch.equal(found.weights[name], expected.weights[name]) for name in found.weights)
+
+
+def test_an_unknown_schedule_is_refused() -> None:
+    with pytest.raises(ValueError, match="schedule: expected one of one-cycle, steps, got 'sine'"):
+        QualityTraining(schedule="sine")
+
+
 def test_images_smaller_than_the_crop_are_refused() -> None:
     with pytest.raises(ValueError, match="crop: expected at most 40 x 44, got 41 x 41"):
         next(train(QualityTraining(epochs=1, crop=41)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -12,23 +13,28 @@ import torch
 from safetensors import safe_open
 
 from defender.distortions import LEVELS
+from defender.models.linearity import Linearity
 from defender.quality_labels import BEST, RankScale
+from defender.quality_training import QualityTraining
+from storage.ledger import digest_of
 from tasks.card_words import words_of
 from tasks.distorted_data import DistortedData
 from tasks.errors import ModelError, SpecError
 from tasks.model_card import exported, weights_path
 from tasks.quality_evaluation import correlation, scores_of
 from tasks.quality_models import load_metric
+from tasks.quality_specs import QualityRecipeSpec
 from tasks.quality_task import QualityTask
 from tasks.specs import DatasetSpec
 from tasks.subject_specs import MetricSpec
-from tasks.train_specs import QualityTrainSpec
+from tasks.train_specs import QualityTrainSpec, load_train_spec
 from tasks.training import Trainer
 from tests.tasks import trainings
 from tests.tasks.trainings import check_resumed, finish
 
 pytest.importorskip("skimage", reason="scikit-image is not installed")
 
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples/train-linearity.yaml"
 SIDE = 176
 PHOTOS = {"kind": "builtin:photos", "resize": [SIDE, SIDE], "chunk_size": 2}
 
@@ -87,6 +93,8 @@ def test_versions_are_the_image_and_five_levels_of_each_distortion(home: Path) -
 def test_labels_are_on_the_scale_of_the_training_images(home: Path) -> None:
     task = trainer(home).task
     assert isinstance(task, QualityTask)
+    assert isinstance(task.data, DistortedData)
+    assert isinstance(task.held_out, DistortedData)
     rows = task.data.rows
     scale = RankScale.of(*(torch.tensor(rows[name].to_pylist()) for name in ("ms_ssim", "vif")))
     for data in (task.data, task.held_out):
@@ -197,6 +205,10 @@ def test_the_card_says_what_was_measured(home: Path) -> None:
         {"distortions": ["jpeg", "noise"]},
         {"training": {"crop": 96}},
         {"training": {"level_weight": 0.2}},
+        {"training": {"backbone_rate": 0.1}},
+        {"training": {"schedule": "steps"}},
+        {"training": {"schedule": "steps", "step_epochs": 1}},
+        {"training": {"schedule": "steps", "decay": 0.5}},
         {"batch": 11},
     ],
 )
@@ -217,7 +229,17 @@ def test_what_weights_do_not_depend_on_is_not(home: Path, change: dict[str, Any]
         ({"distortions": ["noize"]}, r"distortions: .* got 'noize' \(did you mean noise\?\)"),
         ({"distortions": []}, "distortions: "),
         ({"unseen": ["jpeg"]}, "expected every name once, got jpeg twice"),
-        ({"model": "linearity"}, "model: expected one of linearity-small, got 'linearity'"),
+        (
+            {"model": "linearity"},
+            "model: expected one of linearity-small, linearity:mobilenet_v2, .*got 'linearity'",
+        ),
+        (
+            {"model": "linearity:resnet19"},
+            r"model: expected one of .*, linearity:resnet18, .* \(did you mean linearity:resnet18",
+        ),
+        ({"training": {"schedule": "cosine"}}, "training.schedule: .* got 'cosine'"),
+        ({"training": {"step_epochs": 3}}, "step_epochs: expected schedule: steps beside it, got"),
+        ({"initial": "resnet18.pth"}, "initial: expected none beside linearity-small"),
         ({"training": {"crop": 177}}, "training.crop: expected at most 176"),
         ({"training": {"q": 0.5}}, "training.q: .* got 0.5"),
         ({"batch": 34}, "batch: expected at most 33"),
@@ -234,6 +256,58 @@ def test_mistakes_are_named_before_training(
 
     with pytest.raises((SpecError, ModelError, StorageError), match=expected):
         trainer(tmp_path, **change)
+
+
+def test_later_parameters_rename_no_older_training(tmp_path: Path) -> None:
+    """The shipped metric's recipe, on a stand-in for its images: what its fingerprint is made of.
+
+    The digest was taken before the recipe had any of its later parameters.
+    """
+    spec = load_train_spec(EXAMPLE)
+    assert isinstance(spec, QualityTrainSpec)
+    request = digest_of(spec.model_dump(mode="json", exclude={"compute"}))
+    assert request == "3de86a4cc50eaef66015ec6f6cf6505b59cb8a54cb33c39cfa436f9ee210ce13"
+    training = trainings.begun(
+        QualityTrainSpec,
+        content(
+            training=spec.training.model_dump(),
+            distortions=list(spec.distortions),
+            batch=spec.batch,
+            seed=spec.seed,
+        ),
+        tmp_path,
+    )
+    training.data._marks = []
+    training.data.__dict__.update(digest="0" * 64, shape=(3, 299, 299))
+    config = training.config
+    layers = {name: config.pop(name) for name in ("layers", "shapes")}
+    assert config == {
+        "kind": "train",
+        "rules": 1,
+        "recipe": "QualityTraining(epochs=10, peak_lr=0.002, warmup=0.15, weight_decay=0.02, "
+        "crop=160, flip=True, p=1.0, q=2.0, level_weight=0.1, average_decay=0.998, "
+        "precision='bf16')",
+        "network": "linearity-small",
+        "images": "0" * 64,
+        "seed": 0,
+        "batch": 64,
+        "window": None,
+        "device": "cpu",
+        "task": "quality",
+        "labels": 1,
+    }
+    assert set(layers["shapes"]) == set(Linearity("small").state_dict())
+    assert layers["layers"] == repr(Linearity("small"))
+
+
+def test_the_recipe_has_every_parameter_of_the_training() -> None:
+    declared = {f.name: f.default for f in dataclasses.fields(QualityTraining)}
+    spec = QualityRecipeSpec(schedule="steps")
+    assert declared == {**spec.model_dump(), "schedule": "one-cycle"}
+    assert QualityRecipeSpec().recipe() == QualityTraining()
+    assert repr(QualityRecipeSpec(backbone_rate=0.1).recipe()).endswith(
+        "precision='fp32', backbone_rate=0.1)"
+    )
 
 
 def test_intervals_are_over_images_and_not_over_versions() -> None:
