@@ -21,14 +21,16 @@ LEFT, RIGHT, LOW, TOP = 0.14, 0.985, 0.165, 0.985
 """Edges of the axes, as shares of a plot."""
 COLOURS = (PURIFIED, CLEAN, "#b08900", "#c2528b", "#8b949c")
 SHAPES = "osD^vPX<>p"
-TICKS = (0.0, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0)
+TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0)
+APART = 0.11
+"""Least distance of two ticks, as a share of the axis."""
 WORST_GAIN = 2.0
 """Largest gain on the axis."""
 SPREAD, MARGIN = 0.15, 0.03
 """How far below the median, and beyond the purifiers, the axis of quality goes."""
 DASHES = (0, (2, 2))
 SIDES = (
-    *((5, 2, "left"), (-5, 2, "right"), (5, -7, "left"), (-5, -7, "right")),
+    *((6, 2, "left"), (-6, 2, "right"), (6, -8, "left"), (-6, -8, "right")),
     *((0, 6, "center"), (0, -12, "center"), (4, 6, "right"), (4, -12, "right")),
 )
 """Where a name may stand: points across and up from its mark, and the end that is there."""
@@ -49,6 +51,16 @@ class View:
     def inside(self, dot: Dot) -> tuple[float, float]:
         """Gain and quality of a dot, moved to the edge where it lies beyond."""
         return min(dot.gain, self.gain), max(dot.quality, self.low)
+
+    def ticks(self) -> list[float]:
+        """Gains at which the axis has ticks, the largest first; 0 is always among them."""
+        chosen: list[float] = []
+        least, last = APART * math.sqrt(self.gain), math.inf
+        for tick in reversed([tick for tick in TICKS if tick <= self.gain]):
+            if min(last - math.sqrt(tick), math.sqrt(tick)) >= least:
+                chosen.append(tick)
+                last = math.sqrt(tick)
+        return [*chosen, 0.0]
 
     def place(self, dot: Dot) -> tuple[float, float]:
         """Where a dot is, in points from the corner of the axes."""
@@ -191,7 +203,7 @@ def _plot(
     plain(axes, "gain")
     axes.set_ylabel("quality", color=INK, labelpad=2)
     axes.spines["left"].set_visible(True)
-    axes.set_xticks([tick for tick in TICKS if tick <= view.gain])
+    axes.set_xticks(view.ticks())
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.tick_params(labelsize=SIZE)
     for label_ in (axes.xaxis.label, axes.yaxis.label):

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from tasks.fronts import front_plot
-from tasks.group_fronts import group_plots
+from tasks.group_fronts import View, group_plots
 from tasks.inline_svg import inline
 from tasks.leaderboard import Estimate, Standing, on_front
 
@@ -114,3 +114,11 @@ def test_names_that_are_used_are_kept() -> None:
     used = set(re.findall(r'(?:href="|url\()#([^")]+)', text))
     assert used
     assert set(re.findall(r' id="([^"]+)"', text)) == used
+
+
+@pytest.mark.parametrize(
+    ("gain", "ticks"),
+    [(0.63, [0.6, 0.4, 0.2, 0.1, 0.05, 0.01, 0.0]), (0.0138, [0.01, 0.005, 0.002, 0.001, 0.0])],
+)
+def test_ticks_are_apart_whatever_the_gains(gain: float, ticks: list[float]) -> None:
+    assert View(gain, 0.0, 1.0).ticks() == ticks
