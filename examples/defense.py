@@ -13,7 +13,8 @@ class Defense:
     """Cleans images before a quality metric sees them.
 
     The file runs in a process of its own, on the CPU, without network. It may read the folder in
-    which it lies, so weights can stand beside it; nothing it writes is kept.
+    which it lies, so weights can stand beside it; nothing it writes is kept. It may import
+    `defender`: `noise_gate.py` beside this file is made of purifiers from there.
     """
 
     def __init__(self) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from flows.evaluate import prepare, run
+from flows.evaluate import prepare, read_spec, run
 from storage.files import store_root
 from storage.sources import Paired, Zip
 from tasks.building import build
@@ -90,6 +90,8 @@ def score_defense(
     path = wanted.spec or SHIPPED
     _check_baseline(wanted.baseline, path.parent)
     spec, assignments = str(path), changes(file, wanted)
+    bench = read_spec(spec, store, assignments, limit)
+    defence = replace(defence, unseen=lambda: bench.unseen)
     known = started(defence, store_root(store))
     outcome = run(spec, store, assignments, limit, wait=wait, on_wait=on_wait)
     ready = prepare(spec, store, assignments, limit)

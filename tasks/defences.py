@@ -14,7 +14,7 @@ from defender.types import Images, Knowledge, Seeds, check_parameters, parameter
 from storage.ledger import digest_of
 from tasks.errors import DefenseError
 from tasks.sandbox.contents import Unseen, contents
-from tasks.sandbox.defence import OWN, SandboxedDefense
+from tasks.sandbox.defence import WEIGHTS, SandboxedDefense
 from tasks.sandbox.limits import Limits
 
 MEGABYTE = 1_000_000
@@ -113,8 +113,10 @@ class DefenceFile:
 
 def _own_digest() -> str:
     """What a defence may import and load of this package, in a few letters."""
-    found = [contents(folder, Unseen()).digest(folder) for folder in OWN if folder.is_dir()]
-    return digest_of(found)[:12]
+    stated = {name: getattr(kind, "version", None) for name, kind in PURIFIERS.items()}
+    versions = {name: value for name, value in stated.items() if isinstance(value, int)}
+    weights = contents(WEIGHTS, Unseen()).digest(WEIGHTS) if WEIGHTS.is_dir() else None
+    return digest_of([versions, weights])[:12]
 
 
 PURIFIER_KINDS: dict[str, type[Any]] = {**PURIFIERS, "Defense": DefenceFile}

@@ -33,7 +33,8 @@ from tasks.sandbox.process import Ended, Late, Process, Refused
 MUTATES = "it changes the batch it is given (harmless here: it works on a copy)"
 
 _PACKAGES = Path(__file__).resolve().parents[2]
-OWN = (_PACKAGES / "defender", _PACKAGES / "tasks" / "weights")
+WEIGHTS = _PACKAGES / "tasks" / "weights"
+OWN = (_PACKAGES / "defender", WEIGHTS)
 """What a defence may import and load of this package, wherever it is installed."""
 
 _refusals: list[str] = []
