@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,18 +13,24 @@ from typing import Any
 
 import pytest
 
+from flows.report import render
 from flows.runners import chunk_task
-from storage.files import store_root
+from storage.files import Place, store_root
 from tasks.errors import SpecError
+from tasks.outputs import write_outputs
 from tasks.spec_files import parse_spec
 from tests import toy
 from tests.cloud import TIMED, everything, fresh_url, s3_server
 from tests.dask_cluster import ROOT, end, scheduler, start_worker
+from tests.soak.faults import BEGUN, MADE, noted, settings
 
 SPEC: dict[str, Any] = {
-    "dataset": {"kind": "builtin:shapes", "count": 144, "chunk_size": 12},
+    "dataset": {"kind": "builtin:shapes", "count": 64, "chunk_size": 8},
+    "purifiers": [{"name": "Median", "label": "median"}],
     "compute": {"batch": 8, "workers": 2, "device": "cpu"},
 }
+NOTING = ["--preload", "tests.soak.faults"]
+"""Options of a worker that notes what it makes."""
 
 
 def command(spec: Path, store: str, runner: str) -> list[str]:
@@ -62,9 +69,10 @@ def test_what_computes_is_no_part_of_what_is_computed(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    folder = tmp_path_factory.mktemp("threads")
-    finish(toy.write_spec(folder, **SPEC), str(folder / "store"), "threads")
-    return everything(folder / "store")
+    """What a run without Prefect leaves, one chunk after the other."""
+    state, _ = toy.run(toy.bench(tmp_path_factory.mktemp("alone"), **SPEC))
+    write_outputs(state, render)
+    return everything(state.bench.store.root)
 
 
 @pytest.mark.slow
@@ -83,44 +91,76 @@ def test_dask_and_s3_give_the_same_bytes(expected: dict[str, bytes], tmp_path: P
         assert_same(everything(store_root(url)), expected)
 
 
+@pytest.fixture(params=["folder", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a store that holds nothing yet."""
+    if request.param == "folder":
+        yield str(tmp_path / "store")
+        return
+    with s3_server():
+        yield fresh_url("s3")
+
+
 @pytest.fixture
-def cluster() -> Iterator[tuple[str, list[subprocess.Popen[str]]]]:
-    """A Dask scheduler and two workers of one thread: its address, and the workers."""
+def cluster(
+    store: str, tmp_path: Path
+) -> Iterator[tuple[str, list[subprocess.Popen[str]], dict[str, str]]]:
+    """A Dask scheduler and two workers of one thread, which note what they make.
+
+    Gives the scheduler's address, the workers, and the environment in which others do so too.
+    """
     pytest.importorskip("prefect_dask", reason="needs prefect-dask")
+    noting = {**os.environ, **settings(tmp_path, store)}
     with scheduler() as address:
-        workers = [start_worker(address) for _ in range(2)]
+        workers = [start_worker(address, NOTING, noting) for _ in range(2)]
         try:
-            yield address, workers
+            yield address, workers, noting
         finally:
             end(workers)
 
 
+def marks(root: Place) -> dict[str, bytes]:
+    """Every mark by the name of its chunk; a mark holds the time at which it was made."""
+    return {
+        f"{path.parent.parent.name}/{path.stem}": path.read_bytes()
+        for path in root.rglob("[!.]*.json")
+        if path.parent.name == "marks"
+    }
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_worker_that_is_killed_costs_its_chunk_in_flight(
     expected: dict[str, bytes],
-    cluster: tuple[str, list[subprocess.Popen[str]]],
+    store: str,
+    cluster: tuple[str, list[subprocess.Popen[str]], dict[str, str]],
     tmp_path: Path,
 ) -> None:
-    address, workers = cluster
-    store = tmp_path / "store"
-    spec = toy.write_spec(tmp_path, **SPEC)
+    address, workers, noting = cluster
+    words = command(toy.write_spec(tmp_path, **SPEC), store, f"dask:{address}")
     running = subprocess.Popen(
-        command(spec, str(store), f"dask:{address}"),
+        [sys.executable, "-m", "tests.soak.faults", *words[3:]],
         cwd=ROOT,
-        stdout=subprocess.PIPE,
+        env=noting,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 200
-    while len(list(store.glob("data/*/marks/*.json"))) < 20:
-        assert time.monotonic() < deadline
-        assert running.poll() is None
-        time.sleep(0.05)
-    workers[0].send_signal(signal.SIGKILL)
-    done = {path: path.stat().st_mtime_ns for path in store.glob("data/*/marks/*.json")}
-    _, errors = running.communicate(timeout=280)
-    assert running.returncode == 0, errors
-    assert_same(everything(store), expected)
-    assert len(list(store.glob("data/*/marks/*.json"))) > len(done)
-    # what was finished is as it was
-    assert {path: path.stat().st_mtime_ns for path in done} == done
+    try:
+        while noted(tmp_path)[MADE].total() < 14:
+            assert running.poll() is None
+            time.sleep(0.05)
+        workers[0].send_signal(signal.SIGKILL)
+        done = marks(store_root(store))
+        _, errors = running.communicate()
+        assert running.returncode == 0, errors
+    finally:
+        end([running])
+    assert_same(everything(store_root(store)), expected)
+    total = marks(store_root(store))
+    assert len(done) < len(total)
+    # what was finished is as it was, and of the rest the worker's one chunk at most is begun again
+    assert {name: total[name] for name in done} == done
+    begun = noted(tmp_path)[BEGUN]
+    assert begun.keys() == total.keys()
+    assert begun.total() <= len(total) + 1

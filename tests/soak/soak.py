@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flows import server
-from flows.processes import noted
+from flows.processes import noted as noted_process
 from tests import toy
 from tests.cloud import TIMED, everything
 from tests.dask_cluster import ROOT, end, scheduler, start_worker
-from tests.soak.faults import FULL, MADE, RATE, STORE
+from tests.soak.faults import BEGUN, FAILED, MADE, REFUSED, noted, settings
 
 SHARE = 1 / 20
 """Share of the store's operations that fail."""
@@ -43,7 +43,7 @@ class Soak:
         self.chance = random.Random(seed)
         self.store = folder / "disk" / "store"
         self.store.mkdir(parents=True)
-        self.full, self.made = folder / "full", folder / "made"
+        self.full = folder / "full"
         changes = {
             "dataset": {"kind": "builtin:shapes", "count": images, "chunk_size": 20},
             "compute": {"batch": 8, "workers": 2, "device": "cpu"},
@@ -89,13 +89,16 @@ class Soak:
 
     def table(self) -> str:
         """Faults, chunks and runs in words."""
-        made = Counter(self.made.read_text().split()) if self.made.is_file() else Counter()
-        again = sum(made.values()) - len(made)
+        notes = noted(self.folder)
+        made = notes[MADE]
         lines = [f"{kind:<40} {count}" for kind, count in sorted(self.log.items())]
         lines += [
             f"{'chunks of the run':<40} {self.chunks}",
-            f"{'chunks made':<40} {sum(made.values())}",
-            f"{'of these made again':<40} {again}",
+            f"{'operations that failed in passing':<40} {notes[FAILED].total()}",
+            f"{'writes that met a full disk':<40} {notes[REFUSED].total()}",
+            f"{'chunks begun':<40} {notes[BEGUN].total()}",
+            f"{'chunks made':<40} {made.total()}",
+            f"{'of these made again':<40} {made.total() - len(made)}",
             f"{'seconds':<40} {time.monotonic() - self.began:.0f}",
         ]
         return "\n".join(lines)
@@ -133,7 +136,7 @@ class Soak:
             time.sleep(0.2)
 
     def _count(self) -> int:
-        return self.made.read_text().count("\n") if self.made.is_file() else 0
+        return noted(self.folder)[MADE].total()
 
     def _keep_running(self) -> None:
         for run in [one for one in self.runs if one.poll() is not None]:
@@ -177,7 +180,7 @@ class Soak:
         return True
 
     def _kill_server(self) -> bool:
-        found = noted(server.place_of(self.home).server)
+        found = noted_process(server.place_of(self.home).server)
         if found is None:
             return False
         os.kill(found.pid, 9)
@@ -226,10 +229,7 @@ class Soak:
         return {
             **server.environment(server.place_of(self.home), self.port),
             "PREFECT_LOGGING_LEVEL": "CRITICAL",
-            RATE: str(rate),
-            STORE: str(self.store),
-            FULL: str(self.full),
-            MADE: str(self.made),
+            **settings(self.folder, self.store, rate),
         }
 
     def _finish(self, words: list[str], environment: dict[str, str]) -> None:
