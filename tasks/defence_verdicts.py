@@ -143,7 +143,8 @@ def judge(
     table = _Table(plain, metric, attackers)
     made: list[Defence] = []
     for purifier in sorted(dict.fromkeys(row["purifier"] for row in plain), key="none".__ne__):
-        clean = table.figure(None, purifier, "frr" if metric == "far" else metric)
+        harmed = "frr" if metric == "far" else metric
+        clean = table.figure(None, purifier, f"{harmed}_mean", harmed)
         if clean is None or (metric == "far" and purifier not in (calibrated or {})):
             continue
         bare = made[0] if made else None

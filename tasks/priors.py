@@ -11,6 +11,7 @@ from torch import nn
 
 from defender.diffusion.prior import Prior
 from defender.diffusion.schedule import NoiseSchedule
+from defender.models.guided_unet import guided_imagenet256
 from defender.models.unet import ddpm_celeba_hq, ddpm_cifar10, small_prior
 from tasks.diffusers_priors import DIFFUSERS, diffusers_prior
 from tasks.errors import ModelError
@@ -32,6 +33,11 @@ ARCHITECTURES: dict[str, Architecture] = {
     "ddpm-cifar10": Architecture(ddpm_cifar10, (32, 32), "Ho et al., 35.7 M parameters, 32 x 32"),
     "ddpm-celeba-hq": Architecture(
         ddpm_celeba_hq, (256, 256), "Ho et al., 113.7 M parameters, 256 x 256"
+    ),
+    "guided-imagenet256": Architecture(
+        guided_imagenet256,
+        (256, 256),
+        "Dhariwal, Nichol, ImageNet without classes, 552.8 M parameters, 256 x 256",
     ),
 }
 """Networks by name; their weights are given as a file."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 
 from defender.diffusion.prior import Prior
 from defender.diffusion.schedule import NoiseSchedule
+from defender.models.guided_unet import GuidedUNet
 from defender.models.unet import UNet
 from defender.purifiers import DDRM, DiffPure, IWMFDiff, OneStepDenoise, Sequence
 from storage.images import read_images
@@ -309,29 +311,44 @@ def test_mistakes_name_field_and_file(
         built(tmp_path, {"name": "DDRM", **written})
 
 
-@pytest.mark.parametrize("name", ["ddpm_cifar10", "ddpm_celeba_hq"])
+# with an eighth of the channels: names of tensors do not depend on their number
+NARROW = {
+    "ddpm-cifar10": (
+        lambda: UNet(16, (1, 2, 2, 2), (1,), groups=8),
+        "down.0.block.0.temb_proj.weight",
+        "mid.attn_1.q.bias",
+    ),
+    "ddpm-celeba-hq": (
+        lambda: UNet(16, (1, 1, 2, 2, 4, 4), (4,), groups=8),
+        "down.0.block.0.temb_proj.weight",
+        "mid.attn_1.q.bias",
+    ),
+    "guided-imagenet256": (
+        lambda: GuidedUNet(32, (1, 1, 2, 2, 4, 4), (8, 16, 32), head=8),
+        "input_blocks.1.0.emb_layers.1.weight",
+        "middle_block.1.qkv.bias",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NARROW)
 def test_the_original_layouts_are_loaded_by_their_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """With an eighth of the channels: names of tensors do not depend on their number."""
-    narrow = {
-        "ddpm_cifar10": lambda: UNet(16, (1, 2, 2, 2), (1,), groups=8),
-        "ddpm_celeba_hq": lambda: UNet(16, (1, 1, 2, 2, 4, 4), (4,), groups=8),
-    }[name]
-    option = name.replace("_", "-")
-    size = priors.ARCHITECTURES[option].size
-    architectures = {option: Architecture(narrow, size, "narrow")}
-    monkeypatch.setattr(priors, "ARCHITECTURES", architectures)
+    narrow, there, gone = NARROW[name]
+    size = priors.ARCHITECTURES[name].size
+    monkeypatch.setattr(priors, "ARCHITECTURES", {name: Architecture(narrow, size, "narrow")})
     torch.manual_seed(0)
     state = narrow().state_dict()
-    assert "down.0.block.0.temb_proj.weight" in state
+    assert there in state
     torch.save(state, tmp_path / "theirs.ckpt")
-    prior = load_prior(option, "theirs.ckpt", tmp_path, CPU, "prior")
+    prior = load_prior(name, "theirs.ckpt", tmp_path, CPU, "prior")
     assert prior.size == size
-    del state["mid.attn_1.q.bias"]
+    assert prior(torch.zeros(1, 3, 32, 32), 3).shape == (1, 3, 32, 32)
+    del state[gone]
     torch.save(state, tmp_path / "theirs.ckpt")
-    with pytest.raises(ModelError, match=r"theirs\.ckpt: expected a tensor mid\.attn_1\.q\.bias"):
-        load_prior(option, "theirs.ckpt", tmp_path, CPU, "prior")
+    with pytest.raises(ModelError, match=rf"theirs\.ckpt: expected a tensor {re.escape(gone)}"):
+        load_prior(name, "theirs.ckpt", tmp_path, CPU, "prior")
 
 
 def test_listings_show_what_a_specification_may_say() -> None:
