@@ -246,7 +246,8 @@ def list_command(
     what: Annotated[
         str,
         typer.Argument(
-            help="datasets, models, quality-metrics, attacks, detectors, purifiers or metrics.",
+            help="datasets, models, quality-metrics, encoders, priors, attacks, detectors, "
+            "purifiers or metrics.",
             metavar="WHAT",
         ),
     ],

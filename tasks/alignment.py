@@ -13,8 +13,8 @@ import torch
 from defender.face_alignment import YuNet, align
 from defender.norms import to_uint8
 from storage.decode import Rejected
-from storage.ledger import sha256_file
 from storage.images import Pixels
+from storage.ledger import sha256_file
 from storage.sources.paths import places
 from tasks.errors import SpecError
 from tasks.subject_specs import AlignSpec
