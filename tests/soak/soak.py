@@ -15,6 +15,7 @@ from pathlib import Path
 
 from flows import server
 from flows.processes import noted as noted_process
+from storage.ledger import Mark
 from tests import toy
 from tests.cloud import TIMED, everything
 from tests.dask_cluster import ROOT, end, scheduler, start_worker
@@ -26,6 +27,18 @@ STUCK = 240.0
 """Seconds in which a run must finish a chunk while no fault is on."""
 SETTLED = 240.0
 """Seconds in which every flow run must have ended on the dashboard, after the last process did."""
+WORKERS = 2
+SECOND, WORKER, BYTE, RUN, DISK, SERVER = (
+    "a second run is started",
+    "a worker is killed",
+    "a byte of a stored file is flipped",
+    "the run is killed",
+    "the disk is full until a write meets it",
+    "the server is killed",
+)
+FAULTS = {SECOND: 2, WORKER: 4, BYTE: 4, RUN: 3, DISK: 2, SERVER: 1}
+"""Every fault once, in this order: a second run waits when the first is killed. Then at random, as
+often as their weights say."""
 
 
 class Soak:
@@ -46,7 +59,7 @@ class Soak:
         self.full = folder / "full"
         changes = {
             "dataset": {"kind": "builtin:shapes", "count": images, "chunk_size": 20},
-            "compute": {"batch": 8, "workers": 2, "device": "cpu"},
+            "compute": {"batch": 8, "workers": WORKERS, "device": "cpu"},
         }
         self.spec = toy.write_spec(folder, **changes)
         self.log: Counter[str] = Counter()
@@ -89,19 +102,30 @@ class Soak:
 
     def table(self) -> str:
         """Faults, chunks and runs in words."""
-        notes = noted(self.folder)
-        made = notes[MADE]
         lines = [f"{kind:<40} {count}" for kind, count in sorted(self.log.items())]
+        notes = noted(self.folder)
         lines += [
             f"{'chunks of the run':<40} {self.chunks}",
             f"{'operations that failed in passing':<40} {notes[FAILED].total()}",
             f"{'writes that met a full disk':<40} {notes[REFUSED].total()}",
             f"{'chunks begun':<40} {notes[BEGUN].total()}",
-            f"{'chunks made':<40} {made.total()}",
-            f"{'of these made again':<40} {made.total() - len(made)}",
+            f"{'chunks made':<40} {notes[MADE].total()}",
+            f"{'of these made again':<40} {self.again}",
+            f"{'at most, by the faults':<40} {self.again_at_most}",
             f"{'seconds':<40} {time.monotonic() - self.began:.0f}",
         ]
         return "\n".join(lines)
+
+    @property
+    def again(self) -> int:
+        """Chunks that were made although they had been made before."""
+        made = noted(self.folder)[MADE]
+        return made.total() - len(made)
+
+    @property
+    def again_at_most(self) -> int:
+        """What the faults can cost: the chunks in flight, or the one whose byte was flipped."""
+        return sum(self.log[name] * (1 if name == BYTE else WORKERS) for name in FAULTS)
 
     def say(self, text: str) -> None:
         """Tell what happens, with the second it happens at."""
@@ -109,26 +133,33 @@ class Soak:
 
     def _disturb(self, seconds: float) -> None:
         until = time.monotonic() + seconds
-        faults = [
-            ("a worker is killed", self._kill_worker, 4),
-            ("the run is killed", self._kill_run, 3),
-            ("the server is killed", self._kill_server, 1),
-            ("the disk is full for 3 s", self._fill_disk, 2),
-            ("a byte of a stored file is flipped", self._corrupt, 4),
-            ("a second run is started", self._start_run, 2),
-        ]
-        names = [one[0] for one in faults for _ in range(one[2])]
-        actions = {one[0]: one[1] for one in faults}
+        for name in FAULTS:
+            while True:
+                self._let_work(3)
+                if self._do(name):
+                    break
         while time.monotonic() < until:
-            self._keep_running()
             self._let_work(self.chance.randrange(2, 20))
-            name = self.chance.choice(names)
-            if actions[name]():
-                self.say(name)
-                self.log[name] += 1
+            self._do(self.chance.choices(list(FAULTS), list(FAULTS.values()))[0])
+
+    def _do(self, name: str) -> bool:
+        actions = {
+            SECOND: self._start_run,
+            WORKER: self._kill_worker,
+            BYTE: self._corrupt,
+            RUN: self._kill_run,
+            DISK: self._fill_disk,
+            SERVER: self._kill_server,
+        }
+        done = actions[name]()
+        if done:
+            self.say(name)
+            self.log[name] += 1
+        return done
 
     def _let_work(self, chunks: int) -> None:
         """Wait until so many more chunks are made, or for so long that something may be wrong."""
+        self._keep_running()
         before, until = self._count(), time.monotonic() + 45
         while self._count() < before + chunks and time.monotonic() < until:
             if all(run.poll() is not None for run in self.runs):
@@ -166,7 +197,7 @@ class Soak:
         return True
 
     def _kill_run(self) -> bool:
-        run = self.chance.choice(self.runs) if self.runs else None
+        run = next((one for one in self.runs if one.poll() is None), None)
         if run is None:
             return False
         run.kill()
@@ -203,22 +234,27 @@ class Soak:
             raise RuntimeError(f"{command}: {done.stdout}{done.stderr}")
 
     def _fill_disk(self) -> bool:
+        met, until = noted(self.folder)[REFUSED].total(), time.monotonic() + 45
         self.full.touch()
-        time.sleep(3)
+        while noted(self.folder)[REFUSED].total() == met and time.monotonic() < until:
+            self._keep_running()
+            time.sleep(0.2)
         self.full.unlink()
-        return True
+        return noted(self.folder)[REFUSED].total() > met
 
     def _corrupt(self) -> bool:
-        files = [path for path in self.store.glob("data/**/*") if path.is_file()]
-        if not files:
+        marks = sorted(self.store.glob("data/*/marks/[!.]*.json"))
+        path = self.chance.choice(marks) if marks else None
+        mark = Mark.from_bytes(path.read_bytes()) if path else None
+        if path is None or mark is None:
             return False
-        path = self.chance.choice(sorted(files))
+        path = self.chance.choice([path, *(path.parents[1] / name for name in mark.files)])
         with contextlib.suppress(FileNotFoundError):
             data = bytearray(path.read_bytes())
-            if data:
-                data[self.chance.randrange(len(data))] ^= 1 << self.chance.randrange(8)
-                path.write_bytes(data)
-        return True
+            data[self.chance.randrange(len(data))] ^= 1 << self.chance.randrange(8)
+            path.write_bytes(data)
+            return True
+        return False
 
     def _words(self) -> list[str]:
         words = _command(self.spec, self.store)[3:]
@@ -296,7 +332,7 @@ class Soak:
     @contextlib.contextmanager
     def _cluster(self) -> Iterator[None]:
         with scheduler() as self.scheduler:
-            self.workers = [self._start_worker() for _ in range(2)]
+            self.workers = [self._start_worker() for _ in range(WORKERS)]
             try:
                 yield
             finally:
