@@ -247,9 +247,11 @@ class Defended:
         threshold: score above which the detector rejects.
         weight: price of one unit of score above the threshold, in units of the objective.
         reference: (n, c, h, w) clean images, for defences that are given them.
+        known: the seeds are those that the defence itself will use, for the only draw there is.
 
     Raises:
-        ValueError: parameters out of range, or a number of images other than that of the seeds.
+        ValueError: parameters out of range, several draws of a known one, or a number of images
+            other than that of the seeds.
         TypeError: where a gradient is wanted and the purifier (``"exact"``) or the detector has
             none.
 
@@ -268,8 +270,11 @@ class Defended:
     threshold: float = 0.0
     weight: float = 1.0
     reference: Images | None = None
+    known: bool = False
 
     def __post_init__(self) -> None:
+        if self.known and self.draws > 1:
+            raise ValueError(f"draws: expected 1 where it is known, got {self.draws}")
         if self.purifier is None and self.detector is None:
             raise ValueError("expected a purifier or a detector, got neither")
         if self.draws < 1:
@@ -301,7 +306,7 @@ class Defended:
             raise ValueError(
                 f"seeds: expected {len(images)} for as many images, got {len(self.seeds)}"
             )
-        seeds = derive_seeds(self.seeds, f"draw {draw}")
+        seeds = self.seeds if self.known else derive_seeds(self.seeds, f"draw {draw}")
         scores = self.objective(self._purify(images, seeds))
         if self.detector is None:
             return scores

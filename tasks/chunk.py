@@ -113,9 +113,9 @@ class Chunk:
         """One seed an image, int64 (n,): hash(run seed, stage, image id)."""
         return self.seeds_of(self.ids)
 
-    def seeds_of(self, ids: Sequence[str]) -> torch.Tensor:
-        """The seeds of images with these identifiers in this stage, int64 (n,)."""
-        prefix = f"{self.bench.spec.seed} {self.node.kind} "
+    def seeds_of(self, ids: Sequence[str], kind: str | None = None) -> torch.Tensor:
+        """The seeds of images with these identifiers in this stage or another kind, int64 (n,)."""
+        prefix = f"{self.bench.spec.seed} {kind or self.node.kind} "
         values = [
             int.from_bytes(hashlib.sha256((prefix + i).encode()).digest()[:8], "big") >> 1
             for i in ids

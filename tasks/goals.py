@@ -24,6 +24,7 @@ def goal(
     seeds: Tensor,
     enrolled: Tensor | None = None,
     threshold: float | None = None,
+    drawn: Tensor | None = None,
 ) -> Any:
     """The objective of an attack on a batch, seen through a purifier where the attack knows one.
 
@@ -35,6 +36,7 @@ def goal(
         seeds: int64 (b,).
         enrolled: embeddings (b, d) of the pictures that an attack on a face encoder is about.
         threshold: similarity from which that encoder's system accepts, where it is known.
+        drawn: int64 (b,), the seeds with which the purifier will purify, where they are known.
 
     Raises:
         ModelError: for a label or target that the model has no output for.
@@ -54,8 +56,9 @@ def goal(
         objective,
         purifier,
         draws=spec.draws,
-        seeds=derive_seeds(seeds, "through"),
+        seeds=derive_seeds(seeds, "through") if drawn is None else drawn,
         backward=spec.backward,
+        known=drawn is not None,
     )
 
 

@@ -77,6 +77,8 @@ class Plan:
             if spec.through is not None:
                 purifier = bench.purifiers[bench.purifier_position(spec.through)]
                 through = {"through": repr(purifier), "backward": spec.backward}
+                if spec.randomness == "known":
+                    through |= {"randomness": "known", "purify": RULES["purify"]}
             label = label_of(spec)
             inputs = {"images": "ingest"}
             if bench.targets[position] is not None:

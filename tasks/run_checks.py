@@ -29,12 +29,25 @@ def check_attacks(bench: Workbench) -> None:
                     f"attacks[{i}].through: expected a purifier that works without the clean "
                     f"original, got {spec.through!r}"
                 )
+        if spec.randomness == "known":
+            _check_known(bench, i, spec, attack)
         _check_needs(bench, i, spec, attack)
         if isinstance(attack, Precomputed):
             attack.check(bench.dataset, f"attacks[{i}]")
         _check_targets(bench, i, spec, attack)
         _check_tried(bench, i, spec)
         _check_sources(bench, i, spec)
+
+
+def _check_known(bench: Workbench, i: int, spec: AttackSpec, attack: Any) -> None:
+    field = f"attacks[{i}].randomness"
+    if spec.through is None or spec.draws > 1:
+        raise SpecError(f"{field}: known is of the one draw of a purifier; expected through")
+    if spec.strength is not None or attack.budget == "patch" or bench.must_fit(i):
+        raise SpecError(
+            f"{field}: known needs an attack on each image by itself; expected one that is not "
+            f"fitted, no patch and without strength, got {spec.name}"
+        )
 
 
 def check_purifiers(bench: Workbench) -> None:

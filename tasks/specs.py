@@ -137,6 +137,10 @@ class AttackSpec(AlgorithmSpec):
     backward: Literal["identity", "exact"] = Field(
         default="identity", description="gradient of that purifier: passed unchanged, or its own"
     )
+    randomness: Literal["unknown", "known"] = Field(
+        default="unknown",
+        description="random numbers of that purifier: others, or those that it will draw itself",
+    )
     detectors: tuple[str, ...] | None = Field(
         default=None, description="labels of the detectors tried on this attack; none: all"
     )
@@ -318,6 +322,7 @@ def label_of(spec: AlgorithmSpec) -> str:
         extra |= {"surrogates": "+".join(spec.surrogates)} if spec.surrogates else {}
         extra |= {"draws": spec.draws} if spec.draws > 1 else {}
         extra |= {"backward": spec.backward} if spec.backward != "identity" else {}
+        extra |= {"randomness": spec.randomness} if spec.randomness != "unknown" else {}
         if spec.targets is not None:
             chosen = spec.targets
             extra["targets"] = chosen if isinstance(chosen, str) else chosen.kind

@@ -58,6 +58,8 @@ def attack(chunk: Chunk) -> Made:
     enrolled = enrolled_for(chunk, clean) if bench.has_encoder else None
     limit = threshold_for(chunk)
     pictures = chunk.images("target") if "target" in chunk.inputs else None
+    known = bench.spec.attacks[node.position].randomness == "known"
+    drawn = chunk.seeds_of(chunk.ids, "purify") if known else None
 
     def run(images: Tensor, batch: Batch) -> Tensor:
         if pictures is not None and bench.pipeline is not None:
@@ -66,9 +68,10 @@ def attack(chunk: Chunk) -> Made:
         elif algorithm.threat in CALM:
             objective = None
         else:
-            known = None if enrolled is None else batch.pick(enrolled)
-            given = batch.pick(labels), batch.pick(seeds), known, limit
-            objective = goal(bench, node.position, images, *given)
+            about = None if enrolled is None else batch.pick(enrolled)
+            given = batch.pick(labels), batch.pick(seeds), about, limit
+            own = None if drawn is None else batch.pick(drawn)
+            objective = goal(bench, node.position, images, *given, drawn=own)
         return stored(algorithm, images, objective, batch.pick(seeds))
 
     return Made(map_images(clean, bench.rule, bench.device, run))

@@ -263,6 +263,7 @@ def test_a_detector_without_a_gradient_serves_score_attacks_only() -> None:
     [
         ({"purifier": None}, "a purifier or a detector"),
         ({"draws": 0}, "draws"),
+        ({"draws": 2, "known": True}, "draws: expected 1 where it is known, got 2"),
         ({"backward": "smooth"}, "backward"),
         ({"weight": -1.0}, "weight"),
     ],

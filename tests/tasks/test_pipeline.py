@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from torch import Tensor
 
+from defender.purifiers import GaussianNoise
 from flows.schedule import chunk_order, drive
 from storage.images import read_images
 from storage.scores import read_rows
-from tasks.errors import ModelError
+from tasks.errors import ModelError, SpecError
 from tasks.survey import Survey, Work, survey
 from tests import toy
 
@@ -302,6 +304,50 @@ def test_precomputed_attacks_are_read(tmp_path: Path) -> None:
         )
     )
     assert {work.index for work in made} == {0}
+
+
+@pytest.mark.parametrize("randomness", ["known", "unknown"])
+def test_an_attacker_may_know_the_draw_of_a_random_defence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, randomness: str
+) -> None:
+    """With known randomness nothing but the draws of the purify stage is ever seen."""
+    original, seen = GaussianNoise.__call__, set[int]()
+
+    def spied(self: GaussianNoise, images: Tensor, *, seeds: Tensor, **more: Any) -> Tensor:
+        seen.update(seeds.tolist())
+        return original(self, images, seeds=seeds, **more)
+
+    monkeypatch.setattr(GaussianNoise, "__call__", spied)
+    climb = {"name": "APGD", "label": "in", "epsilon": 0.1, "steps": 2, "through": "noise"}
+    bench = toy.bench(
+        tmp_path,
+        attacks=[{**climb, "randomness": randomness}],
+        purifiers=[{"name": "gaussiannoise(0.1)", "label": "noise"}],
+        detectors=[],
+    )
+    images = sum(work.node.kind == "ingest" for work in toy.run(bench)[1]) * 16
+    assert (len(seen) == images) == (randomness == "known")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"through": None},
+        {"draws": 2},
+        {"strength": {"linf": 0.1, "images": 4}},
+        {"name": "UAP"},
+    ],
+    ids=str,
+)
+def test_known_randomness_is_of_one_draw_and_one_image(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    attack = {"name": "PGD", "epsilon": 0.1, "step_size": 0.1, "steps": 2, "through": "median"}
+    attack |= {"randomness": "known", **changes}
+    if attack["name"] == "UAP":
+        attack = {"name": "UAP", "through": "median", "randomness": "known"}
+    with pytest.raises(SpecError, match=r"attacks\[0\]\.randomness: known"):
+        toy.bench(tmp_path, attacks=[attack]).check()
 
 
 def test_an_attack_through_a_purifier_is_adaptive(tmp_path: Path) -> None:
