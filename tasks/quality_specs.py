@@ -2,36 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import (
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
 from defender.quality_training import QualityTraining
-from tasks.subject_specs import Strict
-
-
-class Grown(Strict):
-    """A part of a specification that got some of its fields later.
-
-    While all of these are at their default, what is written of it leaves them out, so that it is
-    what it was before there were any, and so are the digests made from it.
-    """
-
-    LATER: ClassVar[tuple[str, ...]] = ()
-    """The fields that came later."""
-
-    @model_serializer(mode="wrap")
-    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        content: dict[str, Any] = write(self)
-        fields = type(self).model_fields
-        if any(getattr(self, name) != fields[name].default for name in self.LATER):
-            return content
-        return {name: value for name, value in content.items() if name not in self.LATER}
+from tasks.subject_specs import Grown, Strict
 
 
 class QualityRecipeSpec(Grown):

@@ -7,7 +7,7 @@ expected there, before anything is computed.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -26,6 +26,7 @@ from tasks.subject_specs import (
     AlignSpec,
     EncoderSpec,
     FacesSpec,
+    Grown,
     MetricSpec,
     ModelSpec,
     Strict,
@@ -50,13 +51,14 @@ SIDES = re.compile(r"\s*(\d+)\s*x\s*(\d+)\s*")
 """Height and width in one word: ``224x224``."""
 
 
-class DatasetSpec(Strict):
+class DatasetSpec(Grown):
     """Which images, and how they are cut into chunks.
 
     Options of the kind itself (``path``, ``split``, ``count``, ...) stand beside these.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
+    LATER: ClassVar[tuple[str, ...]] = ("align",)
 
     kind: str
     include: str | None = Field(default=None, description="pattern of names; only those that fit")
@@ -126,8 +128,10 @@ class AlgorithmSpec(Strict):
         return dict(self.model_extra or {})
 
 
-class AttackSpec(AlgorithmSpec):
+class AttackSpec(Grown, AlgorithmSpec):
     """An attack, aimed at the true label or towards a target class."""
+
+    LATER: ClassVar[tuple[str, ...]] = ("randomness",)
 
     target: int | None = Field(default=None, ge=0, description="class to reach; none: any other")
     through: str | None = Field(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     AfterValidator,
@@ -11,7 +11,9 @@ from pydantic import (
     ConfigDict,
     Field,
     PositiveInt,
+    SerializerFunctionWrapHandler,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -32,6 +34,25 @@ class Strict(BaseModel):
     """A part of a specification: read only, and unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Grown(Strict):
+    """A part of a specification that got some of its fields later.
+
+    While all of these are at their default, what is written of it leaves them out, so that it is
+    what it was before there were any, and so are the digests made from it.
+    """
+
+    LATER: ClassVar[tuple[str, ...]] = ()
+    """The fields that came later."""
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = write(self)
+        fields = type(self).model_fields
+        if any(getattr(self, name) != fields[name].default for name in self.LATER):
+            return content
+        return {name: value for name, value in content.items() if name not in self.LATER}
 
 
 class ModelSpec(Strict):

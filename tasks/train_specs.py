@@ -19,10 +19,10 @@ from defender.spelling import parse_number
 from defender.training import ClassifierTraining
 from tasks.errors import SpecError
 from tasks.names import suggestion
-from tasks.quality_specs import Grown, OpinionsSpec, QualityRecipeSpec
+from tasks.quality_specs import OpinionsSpec, QualityRecipeSpec
 from tasks.spec_files import override, parse, read_content
 from tasks.specs import AttackSpec, DatasetSpec, PipelineSpec, RunName
-from tasks.subject_specs import Deviations, EncoderSpec, MetricSpec, ModelSpec, Strict
+from tasks.subject_specs import Deviations, EncoderSpec, Grown, MetricSpec, ModelSpec, Strict
 
 
 class ArchitectureSpec(Strict):
