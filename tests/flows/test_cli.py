@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from prefect.logging.configuration import setup_logging
 from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
@@ -17,6 +18,12 @@ from flows.cli import Exit, app
 from tests import toy
 
 runner = CliRunner()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _prefect_logs() -> None:
+    """Prefect's handlers keep the stream that they are made with: not one that a runner closes."""
+    setup_logging()
 
 
 def invoke(*words: object) -> Result:
