@@ -229,6 +229,13 @@ class _Identity(torch.autograd.Function):
         return gradients[0], None
 
 
+def threat_through(backward: str, draws: int) -> Threat:
+    """The threat of an attack through a defence, by its gradient and the draws that a step sees."""
+    if backward == "exact":
+        return "full-gradient"
+    return "eot" if draws > 1 else "bpda"
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Defended:
     """An objective seen through a defence, for attackers who know it.
@@ -287,9 +294,7 @@ class Defended:
     @property
     def threat(self) -> Threat:
         """The threat that an attack on this objective is."""
-        if self.draws > 1:
-            return "eot"
-        return "bpda" if self.backward == "identity" else "full-gradient"
+        return threat_through(self.backward, self.draws)
 
     @property
     def span(self) -> float:

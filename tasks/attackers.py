@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from defender.objectives import threat_through
 from tasks.nodes import CALM
 from tasks.specs import AttackSpec, label_of
 from tasks.workbench import Workbench
@@ -98,9 +99,7 @@ def threat_of(spec: AttackSpec, attack: Any) -> str:
     own = str(attack.threat)
     if spec.through is None or own == "query":
         return own
-    if spec.backward == "exact":
-        return "full-gradient"
-    return "eot" if draws_of(spec, attack) > 1 else "bpda"
+    return threat_through(spec.backward, draws_of(spec, attack))
 
 
 def _attacker(spec: AttackSpec, attack: Any) -> Attacker:

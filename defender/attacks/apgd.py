@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from defender.attacks.fresh_draws import redrawn
+from defender.attacks.norm_ball import NormBall
 from defender.gradients import check_finite, value_and_gradient
 from defender.margins import margin
 from defender.noise import derive_seeds
@@ -22,16 +23,7 @@ from defender.objectives_logits import (
     with_dlr,
     with_goal,
 )
-from defender.types import (
-    Budget,
-    Images,
-    Objective,
-    Scores,
-    Seeds,
-    Threat,
-    check_parameters,
-    parameter,
-)
+from defender.types import Images, Objective, Scores, Seeds, Threat, parameter
 
 _IMPROVING = 0.75
 """Least share of the steps of a period that must improve, or the step is halved."""
@@ -61,7 +53,7 @@ def checkpoints(steps: int) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class APGD:
+class APGD(NormBall):
     """Steepest ascent with momentum, the steps halved where they no longer improve.
 
     With s the steepest direction of the norm, P the projection to the ball and to [0, 1] and
@@ -121,16 +113,6 @@ class APGD:
     )
     target_classes: int = parameter(9, doc="number of classes of dlr-targeted", low=1)
     eot: int = parameter(1, doc="new draws of a random defence in each step; 0 redraws none", low=0)
-
-    def __post_init__(self) -> None:
-        check_parameters(self)
-        if self.norm == "linf" and self.epsilon > 1:
-            raise ValueError(f"epsilon: expected [0, 1] for norm 'linf', got {self.epsilon!r}")
-
-    @property
-    def budget(self) -> Budget:
-        """The norm."""
-        return "l2" if self.norm == "l2" else "linf"
 
     @property
     def draws_per_step(self) -> int:

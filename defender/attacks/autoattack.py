@@ -10,26 +10,18 @@ import torch
 
 from defender.attacks.apgd import APGD
 from defender.attacks.fab import FAB
+from defender.attacks.norm_ball import NormBall
 from defender.attacks.square import Square
 from defender.margins import Margin, margin
 from defender.noise import derive_seeds
 from defender.norms import from_uint8, quantise_within
 from defender.objectives import Classify, Misclassify
 from defender.objectives_logits import goal_of
-from defender.types import (
-    Attack,
-    Budget,
-    Images,
-    Objective,
-    Seeds,
-    Threat,
-    check_parameters,
-    parameter,
-)
+from defender.types import Attack, Images, Objective, Seeds, Threat, parameter
 
 
 @dataclass(frozen=True)
-class AutoAttack:
+class AutoAttack(NormBall):
     """The first of several attacks that reaches the aim, for each image.
 
     ``"standard"`` has APGD on the cross-entropy, targeted APGD on the difference of logits ratio
@@ -88,16 +80,6 @@ class AutoAttack:
     queries: int = parameter(5000, doc="scores that Square asks for", low=0)
     eot: int = parameter(20, doc="new draws of a random defence in each step of rand", low=1)
     stored: bool = parameter(True, doc="results are judged as stored with 8 bits")
-
-    def __post_init__(self) -> None:
-        check_parameters(self)
-        if self.norm == "linf" and self.epsilon > 1:
-            raise ValueError(f"epsilon: expected [0, 1] for norm 'linf', got {self.epsilon!r}")
-
-    @property
-    def budget(self) -> Budget:
-        """The norm."""
-        return "l2" if self.norm == "l2" else "linf"
 
     @property
     def draws_per_step(self) -> int:

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from defender.attacks.norm_ball import NormBall
 from defender.attacks.storing import lasting
 from defender.gradients import check_finite, value_and_gradient
 from defender.hyperplane import step_to_plane
@@ -17,23 +18,14 @@ from defender.noise import derive_seeds
 from defender.norms import lengths, project_, random_start
 from defender.objectives import Misclassify
 from defender.objectives_logits import LogitDifference, goal_of, ranked_targets, with_goal
-from defender.types import (
-    Budget,
-    Images,
-    Objective,
-    Scores,
-    Seeds,
-    Threat,
-    check_parameters,
-    parameter,
-)
+from defender.types import Images, Objective, Scores, Seeds, Threat, parameter
 
 _LEAST = 1e-8
 """Length of a step below which its share is not told from the other's."""
 
 
 @dataclass(frozen=True)
-class FAB:
+class FAB(NormBall):
     """Steps onto the linearised decision boundary, drawn towards the clean image.
 
     At a point x the boundaries ``f_j = 0`` are linear with the gradients g_j, and the nearest one
@@ -94,16 +86,6 @@ class FAB:
     overshoot: float = parameter(1.05, doc="length of a step to the boundary", low=1)
     back: float = parameter(0.9, doc="share of a change kept after a success", low=0, high=1)
     stored: bool = parameter(True, doc="results reach the aim when stored with 8 bits")
-
-    def __post_init__(self) -> None:
-        check_parameters(self)
-        if self.norm == "linf" and self.epsilon > 1:
-            raise ValueError(f"epsilon: expected [0, 1] for norm 'linf', got {self.epsilon!r}")
-
-    @property
-    def budget(self) -> Budget:
-        """The norm."""
-        return "l2" if self.norm == "l2" else "linf"
 
     @torch.no_grad()
     def __call__(self, images: Images, objective: Objective, *, seeds: Seeds) -> Images:

@@ -8,14 +8,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from defender.attacks.norm_ball import NormBall
 from defender.gradients import check_finite, gradient
 from defender.noise import derive_seeds
 from defender.norms import ascend_, project_, random_start
-from defender.types import Budget, Images, Objective, Seeds, Threat, check_parameters, parameter
+from defender.types import Images, Objective, Seeds, Threat, parameter
 
 
 @dataclass(frozen=True)
-class PGD:
+class PGD(NormBall):
     """Steepest ascent with projection, the best of several random starts kept for each image.
 
     ``x_i = P(x_{i-1} + step_size * s(g))`` with ``s(g) = sign(g)`` for linf, ``g / ||g||_2`` for
@@ -57,16 +58,9 @@ class PGD:
     random_start: bool = parameter(True, doc="start at a random point of the ball")
 
     def __post_init__(self) -> None:
-        check_parameters(self)
-        if self.norm == "linf" and self.epsilon > 1:
-            raise ValueError(f"epsilon: expected [0, 1] for norm 'linf', got {self.epsilon!r}")
+        super().__post_init__()
         if self.restarts > 1 and not self.random_start:
             raise ValueError(f"restarts: expected 1 without a random start, got {self.restarts}")
-
-    @property
-    def budget(self) -> Budget:
-        """The norm."""
-        return "l2" if self.norm == "l2" else "linf"
 
     @torch.no_grad()
     def __call__(self, images: Images, objective: Objective, *, seeds: Seeds) -> Images:

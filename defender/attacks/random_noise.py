@@ -7,13 +7,14 @@ from typing import ClassVar
 
 import torch
 
+from defender.attacks.norm_ball import NormBall
 from defender.noise import derive_seeds, normal
 from defender.norms import ascend_
-from defender.types import Budget, Images, Objective, Seeds, Threat, check_parameters, parameter
+from defender.types import Images, Objective, Seeds, Threat, parameter
 
 
 @dataclass(frozen=True)
-class RandomNoise:
+class RandomNoise(NormBall):
     """The control of attacks in a norm ball: a random change of the same norm.
 
     With z standard normal for every value:
@@ -45,16 +46,6 @@ class RandomNoise:
 
     epsilon: float = parameter(doc="norm of the change", low=0, unit="[0, 1] intensity")
     norm: str = parameter("linf", doc="norm of the change", choices=("linf", "l2"))
-
-    def __post_init__(self) -> None:
-        check_parameters(self)
-        if self.norm == "linf" and self.epsilon > 1:
-            raise ValueError(f"epsilon: expected [0, 1] for norm 'linf', got {self.epsilon!r}")
-
-    @property
-    def budget(self) -> Budget:
-        """The norm."""
-        return "l2" if self.norm == "l2" else "linf"
 
     @torch.no_grad()
     def __call__(self, images: Images, objective: Objective, *, seeds: Seeds) -> Images:

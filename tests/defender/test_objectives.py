@@ -282,5 +282,7 @@ def test_defended_wants_one_seed_an_image_and_names_its_threat() -> None:
     assert Defended(misclassify(), Median(), cases.seeds(4), draws=2).threat == "eot"
     exact = Defended(misclassify(), Median(), cases.seeds(4), backward="exact")
     assert exact.threat == "full-gradient"
+    drawn = Defended(misclassify(), Median(), cases.seeds(4), draws=2, backward="exact")
+    assert drawn.threat == "full-gradient"
     assert "Median(window=3, " in repr(exact)
     assert "tensor" not in repr(exact)
