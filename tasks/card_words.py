@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from defender.quality_labels import BEST
 from tasks.face_words import FaceWords
-from tasks.opinion_words import OpinionWords
+from tasks.opinion_words import OpinionWords, correlation
 from tasks.prior_words import PriorWords
 from tasks.purify_words import PurifyWords
 from tasks.training_tasks import Card
@@ -186,7 +186,4 @@ def _recalls(recalls: dict[str, float]) -> str:
 
 def _srocc(figure: dict[str, Any]) -> str:
     sizes = f"{figure['images']:,} photographs, {figure['versions']:,} versions"
-    if figure["value"] is None:
-        return f"not defined ({sizes})"
-    low, high = figure["ci_low"], figure["ci_high"]
-    return f"{figure['value']:.3f} (95 % interval {low:.3f} to {high:.3f}; {sizes})"
+    return correlation(figure, sizes)

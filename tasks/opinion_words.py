@@ -64,10 +64,12 @@ class OpinionWords:
 
 
 def _correlation(figure: dict[str, Any]) -> str:
+    return correlation(figure, f"{figure['images']:,} images")
+
+
+def correlation(figure: dict[str, Any], sizes: str) -> str:
+    """A correlation with its interval, and what it rests on."""
     if figure["value"] is None:
-        return f"not defined ({figure['images']:,} images)"
+        return f"not defined ({sizes})"
     low, high = figure["ci_low"], figure["ci_high"]
-    return (
-        f"{figure['value']:.3f} (95 % interval {low:.3f} to {high:.3f}; "
-        f"{figure['images']:,} images)"
-    )
+    return f"{figure['value']:.3f} (95 % interval {low:.3f} to {high:.3f}; {sizes})"
